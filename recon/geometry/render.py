@@ -94,11 +94,11 @@ def visible_faces(
     seen = (normals @ towards > 0) & distance.isinf()
     return seen[query.faces].any(1)
 
-# %% ../../nbs/geometry/render.ipynb #734503f0
+# %% ../../nbs/geometry/render.ipynb #62dd7a26
 def view_strip(
     vertices: Tensor,  # (V,3)
     faces: Tensor,     # (F,3)
-    colors: Tensor,    # (V,3) in [0,1]
+    colors: Tensor,    # (V,3) in [0,1], or a function of (face, bary)
     azimuths=(0, 90, 180, 270),
     size: int = 256,
 ) -> Tensor:           # (2*size, len(azimuths)*size, 3) in [0,1]: colours above camera-frame normals, white outside
@@ -107,7 +107,7 @@ def view_strip(
     normals = vertex_normals(query.vertices, query.faces)
     columns = []
     for azimuth in azimuths:
-        view = render_view(query, colors.to(query.vertices), normals, size, azimuth)
+        view = render_view(query, colors, normals, size, azimuth)
         shown = (view.normal @ rotation(azimuth, 0, view.normal).T + 1) / 2
         columns.append(torch.cat([color * view.mask[..., None] + 1 - view.mask[..., None] for color in (view.color, shown)]))
     return torch.cat(columns, 1).clamp(0, 1)

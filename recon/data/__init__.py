@@ -1,0 +1,1 @@
+"Datasets: scans, training points, the file format and its reader."
