@@ -1,0 +1,1 @@
+"Networks: normal predictor, image encoder, neural fields, feature lookup."
