@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAYOUT', 'open_dataset', 'read_image', 'on_background', 'turn_normals', 'ReconDataset', 'alignment']
 
-# %% ../../nbs/data/reader.ipynb #054078ad
+# %% ../../nbs/data/reader.ipynb #aeeb0e6d
 import json
 from pathlib import Path
 import h5py
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from ..config import locate
 from ..conventions import back_view, view_rotation
+from .cues import cue_maps
 from .writer import decode_png
 
 # %% ../../nbs/data/reader.ipynb #800c5b86
@@ -53,7 +54,7 @@ def turn_normals(image: Tensor, mask: Tensor, R: Tensor) -> Tensor:
     "Stored normals (3,S,S) to the frame of a view, zero outside the mask."
     return torch.einsum("ij,jhw->ihw", R, image*2 - 1) * mask
 
-# %% ../../nbs/data/reader.ipynb #5156563e
+# %% ../../nbs/data/reader.ipynb #976f27bd
 class ReconDataset(Dataset):
     "Items of a dataset file in SiTH's layout; `len` counts subjects, an item is one random view and run of points of one."
     def __init__(self,
@@ -111,7 +112,9 @@ class ReconDataset(Dataset):
         item = dict(pts=turned("pts", run), d=torch.from_numpy(group["d"][run]), nrm=turned("nrm", run), rgb=torch.from_numpy(group["rgb"][run]),
                     smpl_v=turned("smpl_v", slice(None)), R=R, vis_class=self.visibility(subject, view))
         item |= self.pictures(subject, view, rng)
-        if self.has_cues: item |= self.body_answers(subject, view, run)
+        if self.has_cues:
+            item |= self.body_answers(subject, view, run)
+            item["cues"] = cue_maps(item)
         return item
 
     def rotation(self, subject: str, view: int) -> Tensor:
