@@ -1,0 +1,47 @@
+# make demo: everything once, from a fresh clone to meshes.  make test: every test.  make help: the rest.
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+PINS   := .ci/constraints.txt
+TORCH  := $(shell grep '^torch==' $(PINS))
+PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test lab doctor clean
+
+help:
+	@echo "make demo    build a dataset of procedural people, train on it, reconstruct people nobody trained on (about 25 minutes)"
+	@echo "make test    run every test (up to 20 minutes)"
+	@echo "make lab     open JupyterLab on the data explorer"
+	@echo "make doctor  what this machine has, and what is missing"
+	@echo "make clean   remove the environment and caches; data/ and outputs/ stay"
+
+demo: $(READY)
+	@$(BIN)/python -m recon.demo
+
+test: $(READY)
+	@$(BIN)/pytest tests
+
+lab: $(READY)
+	@$(BIN)/jupyter lab nbs/explore_data.ipynb
+
+doctor: $(READY)
+	@$(BIN)/python -m recon.doctor
+
+clean:
+	rm -rf $(VENV) build recon.egg-info .pytest_cache .ruff_cache
+
+# Done again when the packages asked for change. Without an NVIDIA GPU, torch comes from its own index of CPU builds,
+# a tenth of the size; where that index cannot be reached, from wherever pip looks.
+$(READY): settings.ini setup.py pyproject.toml $(PINS)
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' || { \
+	  echo "recon needs Python 3.11 or later, and $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | head -1). Try: make demo PYTHON=/path/to/python3.12"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || { \
+	  rm -rf $(VENV); echo "Python's venv module is incomplete; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Installing torch and the other packages into $(VENV), once: 1 to 6 minutes, 2 to 6 GB ..."
+	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); else \
+	  $(PIP) --no-deps --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2>/dev/null || $(PIP) $(TORCH); fi
+	@$(PIP) -c $(PINS) -e '.[dev]' || { echo "The pinned versions do not suit this machine; taking the ranges of settings.ini."; $(PIP) -e '.[dev]'; }
+	@touch $@
+	@echo "Installed."
