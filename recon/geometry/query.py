@@ -59,7 +59,7 @@ def _check_mesh(vertices: Tensor, faces: Tensor):
     if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
         raise ValueError(f"faces name vertices {int(faces.min())} to {int(faces.max())}; the mesh has {len(vertices)}")
 
-# %% ../../nbs/geometry/query.ipynb #0f491a4d
+# %% ../../nbs/geometry/query.ipynb #6b2b40af
 class MeshQuery:
     "Nearest points, signed distances and ray hits on one mesh, without gradient, on the device of `vertices`."
     def __init__(self,
@@ -87,9 +87,10 @@ class MeshQuery:
         points: Tensor,             # (N,3)
         max_distance: float = 1e6,  # look no further; beyond it distance is inf and face -1
         signed: bool = False,       # distance negative inside (winding number)
+        accuracy: float = 2.0,      # of the sign: a group of faces counts as one from this many times its radius
     ) -> tuple[Tensor, Tensor, Tensor]: # distance (N,), face (N,) and barycentric weights (N,3) of the nearest point
         "The nearest point of the mesh."
-        if signed: return self._launch(_signed, points, float(max_distance), 2.0)
+        if signed: return self._launch(_signed, points, float(max_distance), float(accuracy))
         return self._launch(_closest, points, float(max_distance))
 
     def signed_distance(self, points: Tensor) -> Tensor:

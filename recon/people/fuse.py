@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from ..geometry.query import MeshQuery
 
-# %% ../../nbs/people/fuse.ipynb #d92f979f
+# %% ../../nbs/people/fuse.ipynb #965747a5
 class Solid:
     "One ingredient of a union."
     def __init__(self,
@@ -28,7 +28,7 @@ class Solid:
 
     def nearest(self, points: torch.Tensor, limit: float, signed: bool = False):
         "Distance (N,) of the grown surface from points (N,3), and the nearest face and weights; inf and -1 beyond `limit`."
-        distance, face, bary = self.query.closest(points, limit + self.thickest, signed=signed and self.closed)
+        distance, face, bary = self.query.closest(points, limit + self.thickest, signed and self.closed, accuracy=1.)
         return distance - (self.thickness[self.query.faces[face]]*bary).sum(1), face, bary
 
     def bounds(self) -> np.ndarray:

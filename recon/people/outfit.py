@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TOPS', 'BOTTOMS', 'LEGS', 'TOP_CUTS', 'SOLES', 'choose_outfit', 'Tailor', 'Garment', 'make_trousers', 'make_skirt',
            'TopCut', 'make_top', 'make_jacket', 'make_bodice', 'make_shoes', 'make_outfit', 'replace_fabric', 'Sewn',
-           'sew', 'dress', 'hidden_skin']
+           'sew', 'dress', 'hidden_skin', 'make_hood']
 
-# %% ../../nbs/people/outfit.ipynb #f41af3c6
-from dataclasses import dataclass, replace
+# %% ../../nbs/people/outfit.ipynb #32cf649c
+from dataclasses import dataclass
 from typing import Callable
 import numpy as np
 from ..body.anny import PosedBody
@@ -17,7 +17,7 @@ from .cut import clip, close_loops, compact, loop_step, normals
 from .fabric import (Fabric, belt, blotches, chest_pocket, denim, front_pouch, heather,
                                  placket, plaid, plain, random_color, ribs, trouser_seams, zipper)
 from .noise import Noise, ramp
-from .template import Places, Template, carry
+from .template import Places, Template, blob, carry
 
 # %% ../../nbs/people/outfit.ipynb #e35d18f3
 TOPS = dict(tee=(.25, .19), long=(.15, .13), shirt=(.17, .14), hoodie=(.16, .13), jacket=(.17, .16), tank=(.10, .08), dress=(0, .17))
@@ -82,7 +82,7 @@ class Tailor:
         front = (place.nz > 0) & (place.arm < .3)
         return np.where(front, np.abs(place.x) - gap*(.6 + .8*ramp(place.y, .1, .6)), 1)
 
-# %% ../../nbs/people/outfit.ipynb #664a5a6b
+# %% ../../nbs/people/outfit.ipynb #1f59cc4b
 @dataclass
 class Garment:
     "A garment as cut; arrays run over the vertices of its part."
@@ -101,8 +101,6 @@ class Garment:
     hides: Callable = None     # places -> where skin is hidden, if not where `covers` is positive
     buried: bool = False       # another garment's hem goes inside this one
     sole: bool = False
-
-def _skirtless_chest(place: Places) -> np.ndarray: return place.arm < .3
 
 # %% ../../nbs/people/outfit.ipynb #bb6409ca
 LEGS = dict(trousers=((.9, 1.), .022), slim=((.9, 1.), .006), wide=((.9, 1.), .05), shorts=((.45, .62), .035))
@@ -301,3 +299,9 @@ def dress(
 def hidden_skin(garments: list[Garment], place: Places) -> np.ndarray:
     "How far (N,) places of the skin lie under garments, negative where they show."
     return np.max([(garment.hides or garment.covers)(place) for garment in garments] + [np.full(len(place), -1.)], axis=0)
+
+# %% ../../nbs/people/outfit.ipynb #740a124f
+def make_hood(template: Template, posed: PosedBody, noise: Noise) -> tuple[np.ndarray, np.ndarray, Places]:
+    "Vertices, faces and places of a hood."
+    folds = lambda p: .12*noise(p, (9, 25, 9)) - .25*np.exp(-((p[:, 1]/.05 - .6)/.35)**2)
+    return blob(template, posed, "spine01", [0, .645, -.075], [.115, .062, .052], folds)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'STREAMS', 'Person', 'sample_phenotype', 'arm_clearance', 'pose_person', 'Layer', 'garment_layer',
-           'hair_layer', 'body_layer', 'eye_layer', 'paint_vertices', 'make_person']
+           'hood_layer', 'hair_layer', 'body_layer', 'eye_layer', 'paint_vertices', 'make_person']
 
-# %% ../../nbs/people/person.ipynb #b0ed7eab
+# %% ../../nbs/people/person.ipynb #77ae3b4c
 from dataclasses import dataclass
 from typing import Callable
 import numpy as np
@@ -18,7 +18,7 @@ from .fabric import random_color
 from .fuse import Solid, fuse
 from .hair import Hair, choose_style, hair_color, make_hair
 from .noise import Noise, ramp
-from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_outfit
+from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_hood, make_outfit
 from .pose import check_style, sample_pose
 from .skin import Skin
 from .template import Places, Template, load_template
@@ -66,7 +66,7 @@ def pose_person(rng, template: Template, phenotype: dict, style: str = None, tri
         if clearance > .012: break
     return chosen
 
-# %% ../../nbs/people/person.ipynb #2078628f
+# %% ../../nbs/people/person.ipynb #68bb2c93
 @dataclass
 class Layer:
     "An ingredient of the scan, in metres."
@@ -87,6 +87,11 @@ def garment_layer(sewn: Sewn) -> Layer:
         mixed = _mix(table, sewn.faces, face, weights)
         return sewn.garment.fabric.color(Places(mixed[:, :-1]), mixed[:, -1])
     return Layer(sewn.vertices, sewn.faces, paint, sewn.garment.thickness)
+
+def hood_layer(template: Template, posed: PosedBody, noise: Noise, hoodie: Garment) -> Layer:
+    "The layer of a hood, of the hoodie's cloth."
+    vertices, faces, places = make_hood(template, posed, noise)
+    return Layer(vertices, faces, lambda face, weights: hoodie.fabric.color(Places(_mix(places.table, faces, face, weights))))
 
 def hair_layer(hair: Hair, noise: Noise, color: np.ndarray) -> Layer:
     "The layer of a piece of hair."
@@ -138,7 +143,7 @@ def paint_vertices(layers: list[Layer], solids: list[Solid], vertices: np.ndarra
         if len(mine): colors[mine] = layer.paint(face.numpy()[mine], weights.double().numpy()[mine])
     return colors
 
-# %% ../../nbs/people/person.ipynb #966d4b28
+# %% ../../nbs/people/person.ipynb #5b0d8de3
 def _layers(template, posed, female, outfit, rngs) -> tuple[list[Layer], str]:
     "All layers of a posed person, and what they are."
     noise = Noise(rngs["noise"])
@@ -150,6 +155,7 @@ def _layers(template, posed, female, outfit, rngs) -> tuple[list[Layer], str]:
     shade = random_color(rngs["hair"]) if style == "beanie" else colors.hair
     layers = [body_layer(skin, template, garments, colors), eye_layer(template, posed, colors)]
     layers += [garment_layer(sewn) for sewn in worn]
+    if top == "hoodie": layers.append(hood_layer(template, posed, noise, garments[1]))
     layers += [hair_layer(hair, noise, shade) for hair in make_hair(template, posed, skin, noise, style, rngs["hair"])]
     return layers, f"{top} {style}" if top == "dress" else f"{top}+{bottom} {style}"
 

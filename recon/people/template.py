@@ -84,7 +84,7 @@ def along(points: np.ndarray, start, middle, end) -> tuple[np.ndarray, float]:
     past = 1/(1 + np.exp(-np.clip((upper - first + lower)/.02, -50, 50)))
     return upper*(1 - past) + (first + lower)*past, first + second
 
-# %% ../../nbs/people/template.ipynb #d35fe930
+# %% ../../nbs/people/template.ipynb #feabde38
 class Template:
     "The parts of a body in the rest pose, and what poses them."
     def __init__(self, body: AnnyBody):
@@ -109,6 +109,13 @@ class Template:
         chosen = [name.startswith(tuple(prefixes)) and name.endswith(ends) for name in self.body.bone_names]
         return self.skinning[:, chosen].sum(1)
 
+    def _below(self, bone: str) -> list[str]:
+        "Names of `bone` and of all bones that hang from it."
+        names, chosen = self.body.bone_names, [bone]
+        for name, parent in zip(names, self.body.net.bone_parents):
+            if parent >= 0 and names[parent] in chosen: chosen.append(name)
+        return chosen
+
     def _places(self) -> np.ndarray:
         "The columns of `Places` without the normal, for every vertex of the whole mesh."
         along_arm, along_leg = np.full(len(self.rest), -1.), np.full(len(self.rest), -1.)
@@ -117,7 +124,7 @@ class Template:
             arm, self.arm_length = along(self.rest, *(self.joints[f"{bone}.{side}"] for bone in ("upperarm01", "lowerarm01", "wrist")))
             leg, self.leg_length = along(self.rest, *(self.joints[f"{bone}.{side}"] for bone in ("upperleg01", "lowerleg01", "foot")))
             along_arm[sleeve], along_leg[trouser] = arm[sleeve], leg[trouser]
-        shares = [self._share(bones) for bones in (("foot", "toe"), ("head", "eye"), ("wrist", "finger", "metacarpal"))]
+        shares = [self._share(bones) for bones in (("foot", "toe"), self._below("head"), ("wrist", "finger", "metacarpal"))]
         return np.column_stack([self.rest, self._share(ARM_BONES), along_arm, self._share(LEG_BONES), along_leg, *shares])
 
     @cached_property
