@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['BodyModel']
 
-# %% ../../nbs/body/model.ipynb #dfd1e492
+# %% ../../nbs/body/model.ipynb #5248335c
 from dataclasses import dataclass
-import torch
 from torch import Tensor
 
 # %% ../../nbs/body/model.ipynb #497ae72b

@@ -33,14 +33,13 @@ def fill_outside(
     row[label[inside.numpy()]] = np.flatnonzero(inside.numpy())
     return image.flatten(1)[:, torch.from_numpy(row[label]).flatten()].view_as(image)
 
-# %% ../../nbs/data/cues.ipynb #760c77ca
+# %% ../../nbs/data/cues.ipynb #f9d15a31
 CUES = dict(silhouette=slice(0, 1), body_z=slice(1, 3), body_mask=slice(3, 4), front_rgb=slice(4, 7), back_rgb=slice(7, 10))
 
 def cue_maps(
     item: dict,      # holds front and back pictures and masks, and `body_z` (2,S,S)
 ) -> Tensor:         # (10,S,S), channels as in `CUES`
     "Maps that go with an item's pictures; colours in [0,1]."
-    inside = item["front_mask"][0] > .9
     body = item["body_z"][0] < 5
     colours = [fill_outside(item[f"{side}_rgb_img"]/2 + .5, item[f"{side}_mask"][0] > .9) for side in ("front", "back")]
     return torch.cat([silhouette_distance(item["front_mask"]), fill_outside(item["body_z"], body), body[None].float(), *colours])

@@ -77,7 +77,7 @@ def point_arrays(subject: Subject, body: BodyModel, n: int, seed: int) -> dict:
     distance, face, bary = MeshQuery(subject.body_vertices, body.faces).closest(points, signed=True)
     return dict(pts=points, **ask_scan(subject, points), body_d=distance[:, None], body_face=face.int(), body_bary=bary)
 
-# %% ../../nbs/data/writer.ipynb #9ed52a15
+# %% ../../nbs/data/writer.ipynb #3795df58
 def write_subject(
     path: Path,          # the subject's own file
     subject: Subject,
@@ -87,6 +87,7 @@ def write_subject(
     points: int = 100_000,
     seed: int = 0,       # of the points
     keep_scan: bool = True, # store the scan's mesh too
+    recipe: str = "",    # what it was built with, kept beside it
 ):
     "Write one subject in SiTH's layout, beside its final place and renamed."
     if views % 2: raise ValueError(f"{views} views: a back view needs an even number")
@@ -97,7 +98,7 @@ def write_subject(
     if keep_scan: arrays |= scan_arrays(subject)
     with written(path) as temporary, h5py.File(temporary, "w") as file:
         group = file.create_group(subject.name)
-        group.attrs["label"] = subject.label
+        group.attrs.update(label=subject.label, recipe=recipe)
         for name, value in arrays.items(): _store(group, name, value)
 
 # %% ../../nbs/data/writer.ipynb #1b3cb525

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Reconstruction', 'Scene', 'reconstruct']
 
-# %% ../../nbs/nets/inference.ipynb #4c81395a
+# %% ../../nbs/nets/inference.ipynb #343781bc
 from dataclasses import dataclass
-import numpy as np
 import torch
 from torch import Tensor
-from ..geometry.mesh import morton_order, vertex_normals
+from ..geometry.mesh import morton_order
 from ..geometry.query import MeshQuery
 from .body import Body, Nearest
 from .model import Encoded, Reconstructor

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['ModelOptions', 'Encoded', 'Fields', 'Reconstructor', 'shape_cues', 'pixel_colors', 'blend']
 
-# %% ../../nbs/nets/model.ipynb #67e89d8a
+# %% ../../nbs/nets/model.ipynb #86301bde
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from ..data.cues import CUES
-from .body import FEATURES, Body, Nearest, body_features, step_aside
+from .body import Body, Nearest, body_features, step_aside
 from .features import pixel_features
 from .hourglass import Hourglass
 from .mlp import Embedding, FieldMLP
@@ -62,12 +62,13 @@ class Fields(NamedTuple):
     rgb: Tensor = None      # (B,N,3)
     nrm: Tensor = None      # (B,M,3) unit surface normals at the first M points
 
-# %% ../../nbs/nets/model.ipynb #890ec18d
+# %% ../../nbs/nets/model.ipynb #63475d2c
 class Reconstructor(nn.Module):
     "The five networks, named as in SiTH's checkpoints, and how they work together."
     def __init__(self, options: ModelOptions = ModelOptions()):
         super().__init__()
         o = self.options = options
+        self.bf16 = False
         self.embed_shape, self.embed_color = Embedding(o.shape_freq), Embedding(o.color_freq)
         looked_up = 2*o.feat_dim
         shape_in = looked_up + self.embed_shape.size(o.pos_dim) + (10 if o.point_cues else 0)
@@ -79,6 +80,10 @@ class Reconstructor(nn.Module):
         self.rgb_decoder = FieldMLP(color_in, 6 if o.blend_pixels else 3, o.rgb_hidden_dim, o.rgb_num_layers, o.rgb_skip, o.activation,
                                     final="none" if o.blend_pixels else "sigmoid", layer_type=o.layer_type)
 
+    def _mixed(self, like: Tensor):
+        "The image networks in bfloat16 where `bf16` is set; the fields stay exact, their normals are differences of 0.001."
+        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.bf16)
+
     @property
     def needs_cues(self) -> bool:
         "Whether a batch must hold cue maps."
@@ -88,7 +93,7 @@ class Reconstructor(nn.Module):
         images: Tensor,  # (B,3,H,W) in [-1,1]
     ) -> Tensor:         # (B,3,H,W) towards the image's own camera; multiply by the mask before use
         "Normal maps of images, of the front or of the back."
-        return self.nrm_encoder(images).float()
+        with self._mixed(images): return self.nrm_encoder(images).float()
 
     def encode(self,
         front: Tensor, back: Tensor,          # (B,3,H,W) images in [-1,1]
@@ -100,8 +105,8 @@ class Reconstructor(nn.Module):
         sides = torch.cat([torch.cat([front, front_nrm], 1), torch.cat([back, back_nrm], 1)])
         if self.options.encode_body: sides = torch.cat([sides, _body_channels(cues)], 1)
         both = lambda features: torch.cat(features.float().chunk(2), 1)
-        return Encoded(both(self.image_encoder(sides)), both(self.high_res_encoder(torch.cat([front, back]))),
-                       torch.cat([front_nrm, back_nrm], 1), cues if self.needs_cues else None)
+        with self._mixed(front): geometry, color = self.image_encoder(sides), self.high_res_encoder(torch.cat([front, back]))
+        return Encoded(both(geometry), both(color), torch.cat([front_nrm, back_nrm], 1), cues if self.needs_cues else None)
 
     def sdf(self,
         encoded: Encoded,

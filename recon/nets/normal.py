@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['ResidualBlock', 'NormalPredictor']
 
-# %% ../../nbs/nets/normal.ipynb #1ad343f9
-import torch
+# %% ../../nbs/nets/normal.ipynb #2179b84e
 from torch import Tensor, nn
 
 # %% ../../nbs/nets/normal.ipynb #7d4a4e22

@@ -7,7 +7,7 @@ __all__ = ['TOPS', 'BOTTOMS', 'LEGS', 'TOP_CUTS', 'SOLES', 'choose_outfit', 'Tai
            'TopCut', 'make_top', 'make_jacket', 'make_bodice', 'make_shoes', 'make_outfit', 'replace_fabric', 'Sewn',
            'sew', 'dress', 'hidden_skin', 'make_hood']
 
-# %% ../../nbs/people/outfit.ipynb #32cf649c
+# %% ../../nbs/people/outfit.ipynb #1aeac1b4
 from dataclasses import dataclass
 from typing import Callable
 import numpy as np
@@ -15,7 +15,7 @@ from ..body.anny import PosedBody
 from .cloth import Obstacle, drape
 from .cut import clip, close_loops, compact, loop_step, normals
 from .fabric import (Fabric, belt, blotches, chest_pocket, denim, front_pouch, heather,
-                                 placket, plaid, plain, random_color, ribs, trouser_seams, zipper)
+                                 placket, plaid, plain, ribs, trouser_seams, zipper)
 from .noise import Noise, ramp
 from .template import Places, Template, blob, carry
 

@@ -98,19 +98,19 @@ def hair_layer(hair: Hair, noise: Noise, color: np.ndarray) -> Layer:
     paint = lambda face, weights: hair_color(Places(_mix(hair.places.table, hair.faces, face, weights)), noise, color)
     return Layer(hair.vertices, hair.faces, paint, hair.thickness, hair.closed)
 
-# %% ../../nbs/people/person.ipynb #e68118f7
+# %% ../../nbs/people/person.ipynb #15bbb166
 def _skin_under(skin: np.ndarray, template: Template, garments: list[Garment]) -> np.ndarray:
     "The skin (V,3), drawn in by up to 13 mm where `garments` hide it."
     part = template.parts["body"]
     depth = .013*ramp(hidden_skin(garments, part.places), .012, .03)*ramp(part.places.hand, .6, .3)
     return skin - normals(skin, part.faces)*depth[:, None]
 
-def _lip_thickness(place: Places) -> np.ndarray:
-    "Thickness (V,) that keeps lips and eyelids closed at the size of a voxel."
+def _thickening(place: Places) -> np.ndarray:
+    "Thickness (V,) that keeps fingers, lips and eyelids whole at the size of a voxel."
     x, face = np.abs(place.x), place.head > .3
     lips = face & (np.abs(place.y - .774) < .012) & (x < .028) & (place.z > .10)
     eyelids = face & (np.abs(place.y - .846) < .014) & (np.abs(x - .031) < .02) & (place.z > .09)
-    return np.maximum(.0022*lips, .0004*eyelids)
+    return np.max([.0022*lips, .0004*eyelids, .0015*ramp(place.hand, .6, .9)], axis=0)
 
 def body_layer(skin: np.ndarray, template: Template, garments: list[Garment], colors: Skin) -> Layer:
     "The layer of the skin that garments leave visible."
@@ -118,7 +118,7 @@ def body_layer(skin: np.ndarray, template: Template, garments: list[Garment], co
     in_shoe = np.max([garment.covers(place) for garment in garments if garment.sole] + [np.full(len(place), -1.)], axis=0) > .025
     shown = ~in_shoe[part.faces].all(1)
     uv = part.uv[shown]
-    values = np.column_stack([place.table, _lip_thickness(place)])
+    values = np.column_stack([place.table, _thickening(place)])
     faces, vertices, values = close_loops(part.faces[shown], _skin_under(skin, template, garments), values)
     uv = np.concatenate([uv, np.zeros((len(faces) - len(uv), 3, 2))])
     def paint(face, weights):

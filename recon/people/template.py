@@ -6,14 +6,14 @@
 __all__ = ['COLUMNS', 'ARM_BONES', 'LEG_BONES', 'Places', 'Part', 'make_part', 'along', 'Template', 'load_template', 'carry',
            'blob']
 
-# %% ../../nbs/people/template.ipynb #5e992ca6
+# %% ../../nbs/people/template.ipynb #cefe34b2
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 import numpy as np
 import scipy.sparse as sp
 import torch
 import trimesh
-from ..body.anny import BODY_VERTICES, AnnyBody, PosedBody, load_anny
+from ..body.anny import AnnyBody, PosedBody, load_anny
 from .cut import loop_step, normals, split_corners
 
 # %% ../../nbs/people/template.ipynb #6fb288c6

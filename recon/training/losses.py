@@ -6,8 +6,7 @@
 __all__ = ['facing', 'map_loss', 'normal_losses', 'batch_body', 'batch_nearest', 'encode_batch', 'near_surface', 'field_losses',
            'losses', 'total_loss']
 
-# %% ../../nbs/training/losses.ipynb #8a8d057e
-import torch
+# %% ../../nbs/training/losses.ipynb #b3c48da5
 from torch import Tensor
 from ..geometry.query import MeshQuery
 from ..nets.body import Body, Nearest, ask_body
