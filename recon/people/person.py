@@ -98,27 +98,27 @@ def hair_layer(hair: Hair, noise: Noise, color: np.ndarray) -> Layer:
     paint = lambda face, weights: hair_color(Places(_mix(hair.places.table, hair.faces, face, weights)), noise, color)
     return Layer(hair.vertices, hair.faces, paint, hair.thickness, hair.closed)
 
-# %% ../../nbs/people/person.ipynb #15bbb166
+# %% ../../nbs/people/person.ipynb #7671437e
 def _skin_under(skin: np.ndarray, template: Template, garments: list[Garment]) -> np.ndarray:
     "The skin (V,3), drawn in by up to 13 mm where `garments` hide it."
     part = template.parts["body"]
     depth = .013*ramp(hidden_skin(garments, part.places), .012, .03)*ramp(part.places.hand, .6, .3)
     return skin - normals(skin, part.faces)*depth[:, None]
 
-def _thickening(place: Places) -> np.ndarray:
-    "Thickness (V,) that keeps fingers, lips and eyelids whole at the size of a voxel."
+def _thickening(place: Places, voxel: float) -> np.ndarray:
+    "Thickness (V,) that keeps fingers, lips and eyelids whole at voxels of this size."
     x, face = np.abs(place.x), place.head > .3
     lips = face & (np.abs(place.y - .774) < .012) & (x < .028) & (place.z > .10)
     eyelids = face & (np.abs(place.y - .846) < .014) & (np.abs(x - .031) < .02) & (place.z > .09)
-    return np.max([.0022*lips, .0004*eyelids, .0015*ramp(place.hand, .6, .9)], axis=0)
+    return np.max([.0022*lips, .0004*eyelids, max(.0015, .6*voxel - .004)*ramp(place.hand, .6, .9)], axis=0)
 
-def body_layer(skin: np.ndarray, template: Template, garments: list[Garment], colors: Skin) -> Layer:
+def body_layer(skin: np.ndarray, template: Template, garments: list[Garment], colors: Skin, voxel: float) -> Layer:
     "The layer of the skin that garments leave visible."
     part, place = template.parts["body"], template.parts["body"].places
     in_shoe = np.max([garment.covers(place) for garment in garments if garment.sole] + [np.full(len(place), -1.)], axis=0) > .025
     shown = ~in_shoe[part.faces].all(1)
     uv = part.uv[shown]
-    values = np.column_stack([place.table, _thickening(place)])
+    values = np.column_stack([place.table, _thickening(place, voxel)])
     faces, vertices, values = close_loops(part.faces[shown], _skin_under(skin, template, garments), values)
     uv = np.concatenate([uv, np.zeros((len(faces) - len(uv), 3, 2))])
     def paint(face, weights):
@@ -143,8 +143,8 @@ def paint_vertices(layers: list[Layer], solids: list[Solid], vertices: np.ndarra
         if len(mine): colors[mine] = layer.paint(face.numpy()[mine], weights.double().numpy()[mine])
     return colors
 
-# %% ../../nbs/people/person.ipynb #5b0d8de3
-def _layers(template, posed, female, outfit, rngs) -> tuple[list[Layer], str]:
+# %% ../../nbs/people/person.ipynb #d6df5ef3
+def _layers(template, posed, female, outfit, voxel, rngs) -> tuple[list[Layer], str]:
     "All layers of a posed person, and what they are."
     noise = Noise(rngs["noise"])
     top, bottom = choose_outfit(rngs["outfit"], female, outfit)
@@ -153,13 +153,13 @@ def _layers(template, posed, female, outfit, rngs) -> tuple[list[Layer], str]:
     colors, style = Skin(rngs["skin"], noise, female), choose_style(rngs["hair"], female)
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     shade = random_color(rngs["hair"]) if style == "beanie" else colors.hair
-    layers = [body_layer(skin, template, garments, colors), eye_layer(template, posed, colors)]
+    layers = [body_layer(skin, template, garments, colors, voxel), eye_layer(template, posed, colors)]
     layers += [garment_layer(sewn) for sewn in worn]
     if top == "hoodie": layers.append(hood_layer(template, posed, noise, garments[1]))
     layers += [hair_layer(hair, noise, shade) for hair in make_hair(template, posed, skin, noise, style, rngs["hair"])]
     return layers, f"{top} {style}" if top == "dress" else f"{top}+{bottom} {style}"
 
-# %% ../../nbs/people/person.ipynb #277ff441
+# %% ../../nbs/people/person.ipynb #a531e37f
 STREAMS = ("shape", "pose", "noise", "outfit", "clothes", "drape", "skin", "hair")
 
 def make_person(
@@ -173,7 +173,7 @@ def make_person(
     rngs = dict(zip(STREAMS, np.random.default_rng(seed).spawn(len(STREAMS))))
     female, template = bool(rngs["shape"].random() < .5), load_template()
     posed, pose_name = pose_person(rngs["pose"], template, sample_phenotype(rngs["shape"], female), style)
-    layers, label = _layers(template, posed, female, outfit, rngs)
+    layers, label = _layers(template, posed, female, outfit, 1.85/resolution, rngs)
     low, high = (np.stack([getattr(layer.vertices, end)(0) for layer in layers]) for end in ("min", "max"))
     low, high = low.min(0), high.max(0)
     scale = 1.84/(high - low).max()
