@@ -34,13 +34,13 @@ def is_finished(output: Path, parameters: dict) -> bool:
     except (OSError, ValueError, KeyError): return False
     return told.get("exception") is None and told.get("end_time") is not None and told.get("parameters") == parameters
 
-# %% ../nbs/demo.ipynb #a19cdfff
+# %% ../nbs/demo.ipynb #dc77d66a
 def run_stage(name: str, notebook: str, parameters: dict, folder: Path) -> Path:
     "Execute one stage notebook through papermill, its text shown as it comes; done again only if something before it was."
     import papermill
     output = folder/f"{name}.ipynb"
     papermill.execute_notebook(str(root()/"nbs"/f"{notebook}.ipynb"), str(output), parameters, cwd=str(root()), kernel_name="python3",
-                               log_output=True, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
+                               progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     return output
 
 def trust(path: Path):
