@@ -125,7 +125,7 @@ def show_normals(
     show_images([*pictures, normal_error_map(error, worst)],
                 [f"{name}true", "predicted", f"angle, mean {np.nanmean(error):.1f}° (bright: {worst:.0f}°)"])
 
-# %% ../nbs/show.ipynb #9c09a7b6
+# %% ../nbs/show.ipynb #a7248771
 def mesh_parts(mesh, faces=None, colors=None) -> tuple:  # (V,3) float32, (F,3) int32, (V,3) uint8
     "Vertices, faces and colours of a trimesh, a tuple or three arrays."
     if faces is None and isinstance(mesh, (tuple, list)): mesh, faces, colors = (*mesh, None)[:3]
@@ -141,7 +141,9 @@ def mesh_parts(mesh, faces=None, colors=None) -> tuple:  # (V,3) float32, (F,3) 
 def simplify(vertices, faces, colors, max_faces: int = 30_000):
     "A mesh of at most `max_faces` faces."
     if len(faces) <= max_faces: return vertices, faces, colors
-    fewer, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces)
+    _, first, joined = np.unique(vertices.round(5), axis=0, return_index=True, return_inverse=True)   # else seams of a texture open
+    faces = joined.reshape(-1)[faces]
+    fewer, faces = fast_simplification.simplify(vertices[first], faces.astype(np.int32), target_count=max_faces)
     return fewer, faces.astype(np.int32), colors[cKDTree(vertices).query(fewer)[1]]
 
 # %% ../nbs/show.ipynb #7d54983e
@@ -166,20 +168,25 @@ def points_trace(points, colors=None, size: float = 2., max_points: int = 20_000
         colors = [f"rgb({r},{g},{b})" for r, g, b in (colors*255).astype(int)] if colors.ndim == 2 else colors
     return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=dict(size=size, color=colors, **marker), hoverinfo="skip", showlegend=False)
 
-# %% ../nbs/show.ipynb #700b5dcb
-def _eye(azimuth: float, distance: float = 1.7) -> dict:
+# %% ../nbs/show.ipynb #b5d5c5af
+def _eye(azimuth: float, distance: float = 1.6) -> dict:
     "plotly's camera for a view of ours."
     a = np.radians(azimuth)
     return dict(eye=dict(x=distance*np.sin(a), y=-distance*np.cos(a), z=0), up=dict(x=0, y=0, z=1))
 
-def _scene(azimuth: float = 0.) -> dict:
-    "A scene without axes, ratio kept, seen from a view."
-    hidden = dict(visible=False, showspikes=False)
-    return dict(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden, camera=_eye(azimuth), dragmode="turntable")
+def _scene(traces, azimuth: float = 0.) -> dict:
+    "A scene without axes that holds all of `traces` at one scale, seen from a view."
+    corners = np.array([[(np.min(trace[axis]), np.max(trace[axis])) for axis in "xyz"] for trace in traces])
+    low, high = corners[..., 0].min(0), corners[..., 1].max(0)
+    pad = .02*(high - low).max() + 1e-6
+    axes = {f"{axis}axis": dict(visible=False, showspikes=False, range=[start - pad, end + pad]) for axis, start, end in zip("xyz", low, high)}
+    ratio = (high - low + 2*pad)/(high - low + 2*pad).max()
+    return dict(aspectmode="manual", aspectratio=dict(zip("xyz", ratio)), camera=_eye(azimuth), dragmode="turntable", **axes)
 
 def scene_figure(traces, height: int = 480, azimuth: float = 0.) -> go.Figure:
     "Traces in one scene that can be turned by dragging."
-    return go.Figure(list(traces), dict(height=height, margin=dict(l=0, r=0, t=0, b=0), scene=_scene(azimuth)))
+    traces = list(traces)
+    return go.Figure(traces, dict(height=height, margin=dict(l=0, r=0, t=0, b=0), scene=_scene(traces, azimuth)))
 
 def mesh_figure(
     vertices,         # (V,3), or a trimesh, or a tuple of the three
@@ -205,7 +212,7 @@ def show_mesh(vertices, faces=None, colors=None, **options):
     "Show a mesh that can be turned; see `mesh_figure`."
     show_figure(mesh_figure(vertices, faces, colors, **options))
 
-# %% ../nbs/show.ipynb #4a8bcf89
+# %% ../nbs/show.ipynb #d4f03889
 def compare_meshes(
     meshes,               # trimeshes, or tuples (vertices, faces[, colors])
     titles=None,          # a text each
@@ -217,7 +224,7 @@ def compare_meshes(
     traces = [mesh_trace(mesh, max_faces=max_faces, scene=scene) for mesh, scene in zip(meshes, scenes)]
     layout, share = dict(height=height, margin=dict(l=0, r=0, t=60, b=0), annotations=[]), 1/len(meshes)
     for at, scene in enumerate(scenes):
-        layout[scene] = _scene() | dict(domain=dict(x=[at*share, (at + 1)*share]))
+        layout[scene] = _scene(traces) | dict(domain=dict(x=[at*share, (at + 1)*share]))
         if titles: layout["annotations"].append(dict(text=titles[at], x=(at + .5)*share, y=1, xref="paper", yref="paper", showarrow=False, yanchor="bottom"))
     buttons = [dict(label=name, method="relayout", args=[{f"{scene}.camera": _eye(azimuth) for scene in scenes}])
                for name, azimuth in dict(front=0, left=90, back=180, right=270).items()]
