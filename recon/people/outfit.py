@@ -300,8 +300,8 @@ def hidden_skin(garments: list[Garment], place: Places) -> np.ndarray:
     "How far (N,) places of the skin lie under garments, negative where they show."
     return np.max([(garment.hides or garment.covers)(place) for garment in garments] + [np.full(len(place), -1.)], axis=0)
 
-# %% ../../nbs/people/outfit.ipynb #740a124f
+# %% ../../nbs/people/outfit.ipynb #a445172d
 def make_hood(template: Template, posed: PosedBody, noise: Noise) -> tuple[np.ndarray, np.ndarray, Places]:
     "Vertices, faces and places of a hood."
-    folds = lambda p: .12*noise(p, (9, 25, 9)) - .25*np.exp(-((p[:, 1]/.05 - .6)/.35)**2)
-    return blob(template, posed, "spine01", [0, .645, -.075], [.115, .062, .052], folds)
+    folds = lambda points: .06*noise(points, (20, 40, 20))
+    return blob(template, posed, "spine01", [0, .672, -.052], [.125, .066, .056], folds)
