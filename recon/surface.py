@@ -29,7 +29,7 @@ def _halve(cells: np.ndarray, step: int, resolution: int) -> np.ndarray:
     parts = (cells[:, None] + CORNERS * step//2).reshape(-1, 3)
     return parts[(parts < resolution).all(1)]
 
-# %% ../nbs/surface.ipynb #cdc4b2a8
+# %% ../nbs/surface.ipynb #7ea3d4fc
 class _Lattice:
     "Values of a field at corners of the finest grid, each asked for once."
     def __init__(self, field, side: int, bounds: tuple, spacing: float, chunk: int, device):
@@ -46,19 +46,24 @@ class _Lattice:
         if not np.isfinite(values).all(): raise ValueError(f"field: {(~np.isfinite(values)).sum()} of {len(values)} distances are not finite")
         return values
 
+    def key(self, places: np.ndarray) -> np.ndarray:
+        "A number for each of `places` (N,3); sorted, they run through the grid row by row."
+        return np.ravel_multi_index(places.T, (self.side,)*3)
+
     def corners(self, cells: np.ndarray, step: int) -> np.ndarray:
-        "Values (N,8) at the corners of cells (N,3) of size `step`."
-        places = cells[:, None] + CORNERS*step
-        keys, at = np.unique(np.ravel_multi_index(places.reshape(-1, 3).T, (self.side,)*3), return_inverse=True)
+        "Values (N,8) at the corners of cells (N,3) of size `step`; fast for cells sorted by `key`."
+        wanted = self.key(CORNERS*step)[:, None] + self.key(cells)  # (8,N): eight sorted rows, which a stable sort merges
+        keys = np.sort(wanted, axis=None, kind="stable")
+        keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
         found = np.searchsorted(self.keys, keys).clip(max=max(len(self.keys) - 1, 0))
         known = self.keys[found] == keys if len(self.keys) else np.zeros(len(keys), bool)
         values = np.empty(len(keys), np.float32)
         values[known] = self.values[found[known]]
         values[~known] = self.ask(np.stack(np.unravel_index(keys[~known], (self.side,)*3), 1))
         self.keys, self.values = keys, values
-        return values[at].reshape(-1, 8)
+        return values[np.searchsorted(keys, wanted)].T
 
-# %% ../nbs/surface.ipynb #b87a1749
+# %% ../nbs/surface.ipynb #6a07881c
 def _check_discarded(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, step: int, tries: int = 256):
     "Warn when the surface passes through cells that were ruled out."
     rng = np.random.default_rng(0)
@@ -70,7 +75,8 @@ def _check_discarded(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, s
 
 def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     "Cells (N,3) of the finest grid with a sign change, and their corner values (N,8)."
-    cells = step * np.stack(np.unravel_index(range((lattice.side//step)**3), (lattice.side//step,)*3), 1)
+    count = (lattice.side - 1)//step
+    cells = step * np.stack(np.unravel_index(range(count**3), (count,)*3), 1)
     while True:
         values = lattice.corners(cells, step)
         crossing = (values > 0).any(1) & (values <= 0).any(1)
@@ -78,6 +84,7 @@ def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) 
         keep = crossing | (np.abs(values).min(1) <= factor * sqrt(3)/2 * step*lattice.spacing)
         _check_discarded(lattice, cells[~keep], values[~keep], step)
         cells, step = _halve(cells[keep], step, resolution), step//2
+        cells = cells[np.argsort(lattice.key(cells))]
 
 # %% ../nbs/surface.ipynb #f4e2b776
 def _march(cells: np.ndarray, values: np.ndarray, block: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +103,7 @@ def _march(cells: np.ndarray, values: np.ndarray, block: int = 32) -> tuple[np.n
     faces = at.ravel()[np.concatenate(faces)]
     return vertices, faces[(faces != np.roll(faces, 1, 1)).all(1)]
 
-# %% ../nbs/surface.ipynb #51e16ac9
+# %% ../nbs/surface.ipynb #5204aba7
 def extract_surface(
     field,                      # (N,3) float32 points -> (N,) signed distances, negative inside
     resolution: int = 256,      # cells along each side of the cube
@@ -112,8 +119,8 @@ def extract_surface(
     lattice = _Lattice(field, ceil(resolution/step)*step + 1, bounds, spacing, chunk, device)
     cells, values = _active_cells(lattice, resolution, step, factor)
     if not len(cells):
-        signs = "positive" if (lattice.values > 0).all() else "negative" if (lattice.values <= 0).all() else "of one sign in every cell"
-        raise ValueError(f"no surface: the field is {signs} on the whole grid of {resolution}")
+        sign = "negative" if lattice.ask(np.zeros((1, 3)))[0] <= 0 else "positive"
+        raise ValueError(f"no surface: the field is {sign} on the whole grid of {resolution}")
     vertices, faces = _march(cells, values)
     return torch.from_numpy((vertices*spacing + bounds[0]).astype(np.float32)), torch.from_numpy(faces.astype(np.int64))
 
