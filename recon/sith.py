@@ -14,7 +14,7 @@ from .nets.hourglass import Hourglass
 from .nets.mlp import FieldMLP
 from .nets.normal import NormalPredictor
 
-# %% ../nbs/sith.ipynb #5d97acd8
+# %% ../nbs/sith.ipynb #6f7191f4
 def published_networks() -> dict:
     "How to build each network in its published size."
     return dict(nrm_encoder=NormalPredictor, image_encoder=lambda: Hourglass(6), sdf_decoder=lambda: FieldMLP(40, 1),
@@ -29,19 +29,30 @@ def _read(path: Path) -> dict:
         raise ValueError(f"{path}: no SiTH checkpoint; expected state dicts {', '.join(published_networks())}")
     return held
 
-# %% ../nbs/sith.ipynb #c4688e17
-def load(path: Path) -> nn.Module:
+def _check(path: Path, name: str, own: dict, held: dict):
+    "Refuse a state dict whose names or shapes are not those of the network."
+    if not isinstance(held, dict): raise ValueError(f"{path}: {name} is {type(held).__name__}; expected a state dict")
+    shape = lambda tensors, key: tuple(tensors[key].shape) if key in tensors else "none"
+    wrong = [key for key in sorted(own.keys() | held.keys()) if shape(own, key) != shape(held, key)]
+    if wrong: raise ValueError(f"{path}: {name} differs from the published network in {len(wrong)} tensors; "
+                               f"{wrong[0]} is {shape(held, wrong[0])}, expected {shape(own, wrong[0])}")
+
+# %% ../nbs/sith.ipynb #974888ab
+def load(
+    path: Path,          # the checkpoint
+    needs: tuple = (),   # networks that must be in it
+) -> nn.Module:
     "Read a SiTH checkpoint: a module with the networks that it holds as attributes, named like its state dicts."
     path = locate(path)
     held, model = _read(path), nn.Module()
+    missing = [name for name in needs if name not in held]
+    if missing: raise ValueError(f"{path}: holds no {', '.join(missing)}; is it the file of an earlier step?")
     for name, build in published_networks().items():
         if name not in held: continue
-        part = build()
-        own = {k: v.shape for k, v in part.state_dict().items()}
-        wrong = sorted(k for k in own.keys() | held[name].keys() if k not in own or k not in held[name] or own[k] != held[name][k].shape)
-        if wrong: raise ValueError(f"{path}: {name} differs from the published network in {len(wrong)} tensors, {wrong[0]} first")
-        part.load_state_dict(held[name])
-        setattr(model, name, part)
+        with torch.device("meta"): part = build()
+        _check(path, name, part.state_dict(), held[name])
+        part.load_state_dict(held[name], assign=True)
+        setattr(model, name, part.float())
     model.epoch, model.global_step = held.get("epoch", 0), held.get("global_step", 0)
     return model.eval()
 
