@@ -11,8 +11,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '
 .PHONY: help demo test lab doctor clean
 
 help:
-	@echo "make demo    build a dataset of procedural people, train on it, reconstruct people nobody trained on (about 25 minutes)"
-	@echo "make test    run every test (up to 20 minutes)"
+	@echo "make demo    build a dataset of procedural people, train on it, reconstruct people nobody trained on"
+	@echo "make test    run every test"
 	@echo "make lab     open JupyterLab on the data explorer"
 	@echo "make doctor  what this machine has, and what is missing"
 	@echo "make clean   remove the environment and caches; data/ and outputs/ stay"

@@ -1,11 +1,13 @@
 "Every library notebook runs and proves what it says; what is exported is what lies in recon/."
 import json
+import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, STAGES
+from conftest import BIN, ROOT, STAGES
 
 NOTEBOOKS = sorted(path for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 LIBRARY = [path for path in NOTEBOOKS if path not in STAGES and path.name != "explore_data.ipynb"]
@@ -23,11 +25,23 @@ def source(cell):
     return "".join(cell["source"])
 
 
-@pytest.mark.parametrize("notebook", LIBRARY, ids=name)
-def test_library_notebook(notebook):
+def run_notebook(notebook):
     "In a process of its own, as `nbdev_test` does it."
-    command = [sys.executable, "-c", "from nbdev.test import nbdev_test; nbdev_test()", "--path", str(notebook), "--n_workers", "0", "--do_print"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [BIN/"nbdev_test", "--path", str(notebook), "--do_print"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def outcomes(request):
+    "The notebooks that are asked for, run one a core."
+    wanted = {item.callspec.params["notebook"] for item in request.session.items if item.originalname == "test_library_notebook"}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {notebook: pool.submit(run_notebook, notebook) for notebook in LIBRARY if notebook in wanted}
+
+
+@pytest.mark.parametrize("notebook", LIBRARY, ids=name)
+def test_library_notebook(notebook, outcomes):
+    done = outcomes[notebook].result()
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 

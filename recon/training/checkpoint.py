@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from ..config import locate
 from ..nets.model import ModelOptions, Reconstructor
 
-# %% ../../nbs/training/checkpoint.ipynb #5339bba5
+# %% ../../nbs/training/checkpoint.ipynb #2983d8a4
 @dataclass
 class Checkpoint:
     "A checkpoint on disk; `card` is read at once, weights and state when asked for."
@@ -34,10 +34,13 @@ class Checkpoint:
         "Optimiser, schedule and random state."
         return _read(self.folder/"state.pt", lambda path: torch.load(path, map_location="cpu", weights_only=True))
 
+    def options(self) -> ModelOptions:
+        "Sizes of the model it holds."
+        return ModelOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.card["model"].items()})
+
     def model(self) -> Reconstructor:
         "The model it holds, in its own sizes."
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in self.card["model"].items()}
-        model = Reconstructor(ModelOptions(**sizes))
+        model = Reconstructor(self.options())
         model.load_state_dict(self.weights())
         return model
 

@@ -88,7 +88,7 @@ def train_step(model, batch, options, step, shared, optimizer, schedule) -> dict
     schedule.step()
     return {name: value.detach() for name, value in parts.items()}
 
-# %% ../../nbs/training/loop.ipynb #5bc67d21
+# %% ../../nbs/training/loop.ipynb #a15f3fb6
 def starting_point(options, step: int, run: Path) -> Checkpoint | Path | None:
     "The checkpoint to start from, a SiTH checkpoint's path, or None for fresh weights."
     if not options.resume: return None
@@ -100,7 +100,7 @@ def starting_point(options, step: int, run: Path) -> Checkpoint | Path | None:
         except FileNotFoundError: pass
     for place in (run.parent, root()/"outputs"):
         cards = [Checkpoint(p.parent, _card(p)) for p in place.glob("**/checkpoints/[0-9]*/card.json")]
-        earlier = [c for c in cards if c.step == step - 1]
+        earlier = [c for c in cards if c.step == step - 1 and c.options() == ModelOptions.of(options)]
         if earlier: return max(earlier, key=lambda c: (c.folder/"card.json").stat().st_mtime)
     return None
 
