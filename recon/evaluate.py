@@ -20,14 +20,14 @@ from pathlib import Path
 from tqdm import tqdm
 from .config import Config, is_script, locate, run_script, written
 
-# %% ../nbs/06_evaluate.ipynb #70db1f7f
+# %% ../nbs/06_evaluate.ipynb #b95fdbbe
 @dataclass
 class Evaluate(Config):
     "Measure reconstructions of a dataset's people."
     config: str = ""                          # YAML file; options given beside it win
     results: str = "outputs/05_reconstruct"   # folder of meshes, NAME.glb
     data_root: str = "data/people.h5"         # dataset with the scans
-    model: str = "outputs/02_train_full_pred" # run whose predicted normals are measured
+    model: str = "auto"                       # run whose predicted normals are measured; auto: the newest trained model below outputs/
     protocol: str = "sith"                    # sith (point to point) or exact (point to triangle)
     align: bool = True                        # iterative closest points first
     save: str = "outputs/metrics.json"        # numbers go here

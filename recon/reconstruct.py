@@ -20,12 +20,12 @@ from pathlib import Path
 from tqdm import tqdm
 from .config import Config, is_script, locate, run_script, written
 
-# %% ../nbs/05_reconstruct.ipynb #d1e40fda
+# %% ../nbs/05_reconstruct.ipynb #066ea167
 @dataclass
 class Reconstruct(Config):
     "Reconstruct people with a trained model."
     config: str = ""                        # YAML file; options given beside it win
-    model: str = "outputs/02_train_full_pred" # a run, or one of its checkpoints
+    model: str = "auto"                     # a run, or one of its checkpoints; auto: the newest trained model below outputs/
     data_root: str = "data/people.h5"       # dataset file, or prepared folder
     split: str = "test"                     # people of the dataset; empty: all
     view: int = 0                           # view of the dataset that is the picture
