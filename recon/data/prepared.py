@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['BODY_FOLDERS', 'BODY_SUFFIXES', 'scene_item', 'PreparedFolder', 'write_prepared']
 
-# %% ../../nbs/data/prepared.ipynb #6478dde4
+# %% ../../nbs/data/prepared.ipynb #b1105d12
 from pathlib import Path
 import cv2
 import numpy as np, torch, trimesh
 from torch import Tensor
 from ..config import locate, written
+from ..conventions import back_view
 from .cues import cue_maps
 from .reader import ReconDataset, on_background, read_image
 from .writer import body_depth, decode_png
@@ -82,7 +83,7 @@ class PreparedFolder:
         path = self.folder/"scans"/f"{name}.ply"
         return trimesh.load(path, process=False) if path.exists() else None
 
-# %% ../../nbs/data/prepared.ipynb #1be24f7f
+# %% ../../nbs/data/prepared.ipynb #ffa51f4c
 def write_prepared(
     folder: Path,
     data: ReconDataset,
@@ -95,7 +96,7 @@ def write_prepared(
     import fast_simplification
     folder, name, group = Path(folder), name or subject, data.group(subject)
     views, R = len(group["cam_azh"]), data.rotation(subject, view).numpy()
-    flipped = np.ascontiguousarray(decode_png(group["rgb_img"][(view + views//2) % views])[:, ::-1])
+    flipped = np.ascontiguousarray(decode_png(group["rgb_img"][back_view(view, views)])[:, ::-1])
     for sub, pixels in ("images", decode_png(group["rgb_img"][view])), ("back_images", flipped):
         with written(folder/sub/f"{name}.png") as path: cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     with written(folder/"body"/f"{name}.ply") as path: trimesh.PointCloud((group["smpl_v"][:] @ R.T).astype(np.float32)).export(path)

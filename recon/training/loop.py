@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TrainOptions', 'epoch_batches', 'load_batches', 'train_step', 'starting_point', 'interruptible', 'Trainer']
 
-# %% ../../nbs/training/loop.ipynb #ea08ab8f
-import json, math, signal, time
+# %% ../../nbs/training/loop.ipynb #1a8ede63
+import math, signal, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..data.reader import ReconDataset
 from ..nets.model import ModelOptions, Reconstructor
 from ..run import Run
 from ..sith import load as load_sith
-from .checkpoint import Checkpoint, find_checkpoint, load_weights, save_checkpoint
+from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, save_checkpoint
 from .losses import losses, total_loss
 from .optim import learning_rates, make_optimizer, make_schedule
 
@@ -88,7 +88,7 @@ def train_step(model, batch, options, step, shared, optimizer, schedule) -> dict
     schedule.step()
     return {name: value.detach() for name, value in parts.items()}
 
-# %% ../../nbs/training/loop.ipynb #a15f3fb6
+# %% ../../nbs/training/loop.ipynb #0d131c1d
 def starting_point(options, step: int, run: Path) -> Checkpoint | Path | None:
     "The checkpoint to start from, a SiTH checkpoint's path, or None for fresh weights."
     if not options.resume: return None
@@ -99,12 +99,9 @@ def starting_point(options, step: int, run: Path) -> Checkpoint | Path | None:
         try: return find_checkpoint(run)
         except FileNotFoundError: pass
     for place in (run.parent, root()/"outputs"):
-        cards = [Checkpoint(p.parent, _card(p)) for p in place.glob("**/checkpoints/[0-9]*/card.json")]
-        earlier = [c for c in cards if c.step == step - 1 and c.options() == ModelOptions.of(options)]
-        if earlier: return max(earlier, key=lambda c: (c.folder/"card.json").stat().st_mtime)
+        earlier = [c for c in checkpoints_below(place) if c.step == step - 1 and c.options() == ModelOptions.of(options)]
+        if earlier: return max(earlier, key=lambda c: c.written)
     return None
-
-def _card(path: Path) -> dict: return json.loads(path.read_text())
 
 # %% ../../nbs/training/loop.ipynb #817c6610
 @contextmanager
