@@ -42,7 +42,12 @@ def locate(
 def _sweep(path: Path, age: float = 3600.):
     "Remove what killed runs left beside `path`: partial files untouched for `age` seconds."
     for left in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
-        if time.time() - left.stat().st_mtime > age: left.unlink(missing_ok=True)
+        if time.time() - left.stat().st_mtime > age: _remove(left)
+
+def _remove(path: Path):
+    "Remove a file or a folder, if it is there."
+    if path.is_dir(): shutil.rmtree(path, ignore_errors=True)
+    else: path.unlink(missing_ok=True)
 
 def _is_full(folder: Path) -> bool:
     "Whether the disk of `folder` has no room left."
@@ -50,9 +55,9 @@ def _is_full(folder: Path) -> bool:
 
 @contextmanager
 def written(
-    path: str | Path  # the file wanted; its folder is made
+    path: str | Path  # the file or folder wanted; the folder around it is made
 ):                    # gives the path to write to
-    "Write a file whole or not at all."
+    "Write a file, or a folder that is not there yet, whole or not at all."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
@@ -60,10 +65,10 @@ def written(
     try:
         yield partial
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:   # torch reports a full disk as a RuntimeError
-        if _is_full(path.parent): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    except Exception as error:   # torch reports a full disk as a RuntimeError, safetensors as an error of its own
+        if _is_full(path.parent): raise OSError(errno.ENOSPC, "No space left on device; make room and start again", str(path)) from error
         raise
-    finally: partial.unlink(missing_ok=True)
+    finally: _remove(partial)
 
 # %% ../nbs/config.ipynb #757dba31
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -8,7 +8,7 @@ __all__ = ['stages', 'is_finished', 'run_stage', 'main']
 # %% ../nbs/demo.ipynb #92733b56
 import json, os, sys, time
 from pathlib import Path
-from .config import root
+from .config import explain, root
 from .papermill_io import trust
 
 # %% ../nbs/demo.ipynb #6e7f17af
@@ -61,10 +61,11 @@ def main(folder: str = "outputs/demo", **options) -> dict:
         except PapermillExecutionError as e:
             print(f"{name} failed: {e.ename}: {e.evalue}\nIts notebook: {out/name}.ipynb. Type `make demo` again to go on from here.")
             raise SystemExit(1) from None
+        except OSError as e: raise SystemExit(f"{name}: {explain(e)} Type `make demo` again to go on from here.") from None
     numbers = json.loads((out/"metrics.json").read_text())
     from recon.evaluate import table
     print(f"\n{table(numbers)}\n\nNotebooks: {out}\nMeshes:    {out/'05_reconstruct'} (GLB; a viewer or Blender opens them)"
-          f"\nLook:      .venv/bin/jupyter lab {folder}/06_evaluate.ipynb")
+          f"\nPicture:   {out/'people.jpg'}\nLook:      .venv/bin/jupyter lab {folder}/06_evaluate.ipynb")
     return numbers
 
 # %% ../nbs/demo.ipynb #74380ce1

@@ -31,6 +31,8 @@ class Reconstruct(Config):
     view: int = 0                           # view of the dataset that is the picture
     most: int = 0                           # at most so many people; 0: all
     resolution: int = 256                   # cells of the grid along [-1, 1]
+    subdivide: bool = False                 # cut each face into four, for finer colours
+    erode_iter: int = 0                     # masks are drawn in by so many pixels (prepared folders only)
     true_normals: bool = False              # true normal maps instead of predicted ones (datasets only)
     save_root: str = "outputs/05_reconstruct" # meshes go here, one GLB a person
 
@@ -43,7 +45,7 @@ def people(cfg: Reconstruct, checkpoint):
     size = checkpoint.card["config"]["image_size"]
     if locate(cfg.data_root).is_dir():
         body = load_anny().model
-        folder = PreparedFolder(cfg.data_root, body.faces, len(body.canonical), size)
+        folder = PreparedFolder(cfg.data_root, body.faces, len(body.canonical), size, cfg.erode_iter)
         return folder.names, folder.item, body.faces, body.canonical
     data = ReconDataset(cfg.data_root, size, 1, split=cfg.split or None)
     return data.subjects, lambda name: data.read(name, 0, cfg.view), data.body_faces, data.canonical
@@ -58,11 +60,11 @@ def main(cfg: Reconstruct) -> dict[str, Path]:
     names, item, faces, canonical = people(cfg, checkpoint)
     folder, model, meshes = locate(cfg.save_root), checkpoint.model(), {}
     made_by = dict(model=str(checkpoint.folder), step=checkpoint.step, resolution=cfg.resolution, view=cfg.view,
-                   data=str(cfg.data_root), true_normals=cfg.true_normals)
+                   data=str(cfg.data_root), true_normals=cfg.true_normals, subdivide=cfg.subdivide, erode_iter=cfg.erode_iter)
     for name in tqdm(names[:cfg.most or None], desc="reconstruct", unit="person"):
         path, card = folder/f"{name}.glb", folder/f"{name}.json"
         if not (path.exists() and card.exists() and json.loads(card.read_text()) == made_by):
-            try: result = reconstruct(Scene(model, item(name), faces, canonical, cfg.true_normals), cfg.resolution)
+            try: result = reconstruct(Scene(model, item(name), faces, canonical, cfg.true_normals), cfg.resolution, subdivide=cfg.subdivide)
             except (ValueError, OSError) as e:
                 print(f"{name}: {e}")
                 continue

@@ -16,7 +16,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
 # %% ../nbs/02_train_full.ipynb #baadb780
 from dataclasses import dataclass, replace
 from .config import is_script, run_script
-from .run import Run
+from .run import Run, alone_in
 from .training.loop import TrainOptions
 from .training.presets import FIELDS, RATES
 
@@ -34,6 +34,8 @@ class TrainFull(TrainOptions):
     valid_every: int = 50               # epochs between validations
     num_valid_samples: int = 3          # people a validation
     grid_size: int = 256                # cells of the validation meshes along a side
+    subdivide: bool = False             # cut each face of the validation meshes into four, for finer colours
+    erode_iter: int = 0                 # masks of the validation people are drawn in by so many pixels
     PRESETS = FIELDS
 
 # %% ../nbs/02_train_full.ipynb #58421cc9
@@ -49,8 +51,9 @@ def main(cfg: TrainFull, on_log=None) -> Run:
     from recon.training.validate import validator
     from recon.training.watch import watched
     cfg = settled(cfg)
-    trainer = Trainer(cfg, step=3 if cfg.use_pred_nrm else 2)
-    with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log) if cfg.valid else None)
+    with alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
+        trainer = Trainer(cfg, step=3 if cfg.use_pred_nrm else 2)
+        with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log) if cfg.valid else None)
 
 def cli(argv=None): run_script(TrainFull, main, argv)
 

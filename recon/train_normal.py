@@ -16,7 +16,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
 # %% ../nbs/01_train_normal.ipynb #d99bce90
 from dataclasses import dataclass
 from .config import is_script, run_script
-from .run import Run
+from .run import Run, alone_in
 from .training.loop import TrainOptions
 from .training.presets import NORMAL
 
@@ -33,8 +33,9 @@ def main(cfg: TrainNormal, on_log=None) -> Run:
     "Train; give back the run."
     from recon.training.loop import Trainer
     from recon.training.watch import watched
-    trainer = Trainer(cfg, step=1)
-    with watched(trainer, on_log) as log: return trainer.fit(log)
+    with alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
+        trainer = Trainer(cfg, step=1)
+        with watched(trainer, on_log) as log: return trainer.fit(log)
 
 def cli(argv=None): run_script(TrainNormal, main, argv)
 

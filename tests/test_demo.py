@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from conftest import BIN, ROOT
 
@@ -14,22 +16,29 @@ TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_siz
 SMALL = [word for name, value in TRAIN.items() for word in (f"--{name}", str(value))]
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    "A copy of the project with the finished miniature demo in it."
-    folder = tmp_path_factory.mktemp("mini")/"recon"
+DEMO = f"from recon.demo import main; main(build={BUILD}, train={TRAIN}, look=dict(resolution=64))"
+
+
+def copied(folder):
+    "The project as it is cloned, beside it."
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", "people*", "cache", "__pycache__"))
     (folder/"data").mkdir(exist_ok=True)
     if (ROOT/"data"/"cache").exists(): (folder/"data"/"cache").symlink_to(ROOT/"data"/"cache")
     (folder/"outputs").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    "A copy of the project with the finished miniature demo in it."
+    folder = copied(tmp_path_factory.mktemp("mini")/"recon")
     done = run_demo(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
 
 
 def run_demo(folder):
-    code = f"from recon.demo import main; main(build={BUILD}, train={TRAIN}, look=dict(resolution=64))"
-    return python(folder, "-c", code)
+    return python(folder, "-c", DEMO)
 
 
 def python(folder, *arguments, cwd=None):
@@ -62,8 +71,31 @@ def test_typed_again_it_changes_nothing(project):
     assert numbers(project) == before
 
 
-def test_killed_it_goes_on_to_the_same_numbers(project):
-    "As after kill -9 in step 2: the notebooks of that stage and all later ones are unfinished, the newest checkpoint is an early one."
+def killed_demo(folder, stage, after):
+    "Start the demo; kill -9 it and its kernel so many seconds into `stage`. Whether that came before its end."
+    demo = subprocess.Popen([sys.executable, "-c", DEMO], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in demo.stdout:
+        if f"] {stage} (" in line: break
+    time.sleep(after)
+    killed = demo.poll() is None
+    for process in [*psutil.Process(demo.pid).children(recursive=True), demo] if killed else []: process.kill()
+    demo.wait()
+    return killed
+
+
+def test_killed_in_each_stage_it_ends_with_the_same_numbers(project, tmp_path):
+    folder = copied(tmp_path/"recon")
+    for i, stage in enumerate(("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate")):
+        assert killed_demo(folder, stage, after=4 + i % 3), f"the demo was over before it was killed in {stage}"
+    done = run_demo(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found, expected = numbers(folder), numbers(project)
+    assert all(found[key] == expected[key] for key in ("n", "model", "body", "normal_error_deg"))
+
+
+def test_a_lost_checkpoint_costs_no_more_than_itself(project):
+    "As after a kill between two checkpoints of step 2: its newest one and all that came later are not there."
     before, demo = numbers(project), project/"outputs"/"demo"
     for name in ("02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate"): (demo/f"{name}.ipynb").unlink()
     newest = sorted((demo/"02_train_full"/"checkpoints").glob("0*"))[-1]

@@ -7,8 +7,9 @@ __all__ = ['Reconstruction', 'Scene', 'reconstruct']
 
 # %% ../../nbs/nets/inference.ipynb #343781bc
 from dataclasses import dataclass
-import torch
+import torch, trimesh
 from torch import Tensor
+from ..conventions import facing
 from ..geometry.mesh import morton_order
 from ..geometry.query import MeshQuery
 from .body import Body, Nearest
@@ -46,7 +47,7 @@ class Scene:
 
     def _normals(self, batch: dict, true_normals: bool) -> list[Tensor]:
         "Normal maps of front and back, each towards its own camera."
-        if true_normals: return [batch["front_nrm_img"], batch["back_nrm_img"] * batch["back_nrm_img"].new_tensor([1, 1, -1])[:, None, None]]
+        if true_normals: return [batch["front_nrm_img"], facing(batch["back_nrm_img"])]
         return [self.model.predict_normals(batch[f"{side}_rgb_img"]) * batch[f"{side}_mask"] for side in ("front", "back")]
 
     def _nearest(self, points: Tensor) -> Nearest:
@@ -71,9 +72,11 @@ class Scene:
 def reconstruct(
     scene: Scene,
     resolution: int = 256,      # of the grid over [-1,1]^3
-    min_share: float = .01,    # parts with less than this share of the largest part's area are dropped
+    min_share: float = .01,     # parts with less than this share of the largest part's area are dropped
+    subdivide: bool = False,    # cut each face into four, for finer colours
 ) -> Reconstruction:
     "Surface and colours of one person."
     vertices, faces = extract_surface(scene.sdf, resolution, device=scene.device)
     vertices, faces, _ = clean_components(vertices, faces, min_share)
+    if subdivide: vertices, faces = map(torch.from_numpy, trimesh.remesh.subdivide(vertices.numpy(), faces.numpy()))
     return Reconstruction(vertices, faces, scene.rgb(vertices), scene.front_nrm[0], scene.back_nrm[0])

@@ -7,12 +7,12 @@ __all__ = ['Checkpoint', 'list_checkpoints', 'checkpoints_below', 'save_checkpoi
            'load_weights']
 
 # %% ../../nbs/training/checkpoint.ipynb #dcfecaca
-import json, os, shutil
+import json, shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-from ..config import locate, root
+from ..config import locate, root, written
 from ..nets.model import ModelOptions, Reconstructor
 
 # %% ../../nbs/training/checkpoint.ipynb #7467cc1d
@@ -82,15 +82,13 @@ def save_checkpoint(
 ) -> Path:                 # of the checkpoint
     "Write a checkpoint whole or not at all."
     folder = Path(folder)
-    place, partial = folder/f"{card['global_step']:07d}", folder/f".{card['global_step']:07d}.part"
+    place = folder/f"{card['global_step']:07d}"
     if place.exists(): return place
-    shutil.rmtree(partial, ignore_errors=True); partial.mkdir(parents=True)
-    try:
+    with written(place) as partial:
+        partial.mkdir()
         save_file({k: v.detach().cpu().clone() for k, v in model.state_dict().items()}, partial/"model.safetensors")
         torch.save(dict(optimizer=optimizer.state_dict(), schedule=schedule.state_dict(), torch_rng=torch.get_rng_state()), partial/"state.pt")
         (partial/"card.json").write_text(json.dumps(card | dict(model=asdict(model.options)), indent=1, default=str))
-        os.replace(partial, place)
-    finally: shutil.rmtree(partial, ignore_errors=True)
     for old in list_checkpoints(folder)[:-keep]: shutil.rmtree(old.folder)
     return place
 

@@ -76,12 +76,12 @@ def validator(trainer, log=None):
     "What the loop calls after each epoch."
     options = trainer.options
     faces, canonical = trainer.shared
-    people = PreparedFolder(options.valid_folder, faces.cpu(), len(canonical), options.image_size)
+    people = PreparedFolder(options.valid_folder, faces.cpu(), len(canonical), options.image_size, options.erode_iter)
     def validate(epoch: int):
         if epoch % options.valid_every and epoch != options.epochs: return
         rows, folder = [], trainer.folder/"valid"/f"{epoch:04d}"
         for name in people.names[:options.num_valid_samples]:
-            try: result = reconstruct(Scene(trainer.model, people.item(name), faces, canonical), options.grid_size)
+            try: result = reconstruct(Scene(trainer.model, people.item(name), faces, canonical), options.grid_size, subdivide=options.subdivide)
             except ValueError as e:
                 print(f"validation of {name}: {e}")
                 continue
