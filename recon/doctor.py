@@ -72,8 +72,9 @@ def check_torch() -> list:
 def check_warp() -> Finding:
     "warp, by a look at its devices."
     import warp
+    from recon.geometry.query import start_warp
     warp.config.log_level = warp.LOG_ERROR
-    warp.init()
+    start_warp()
     return Finding("warp", f"{warp.config.version} on {', '.join(str(device) for device in warp.get_devices())}", needed=True)
 
 # %% ../nbs/doctor.ipynb #94946495

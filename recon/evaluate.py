@@ -49,7 +49,7 @@ def main(cfg: Evaluate) -> dict:
     from recon.training.checkpoint import find_checkpoint
     from recon.training.validate import measure, normal_degrees, true_meshes
     checkpoint = find_checkpoint(cfg.model)
-    data = ReconDataset(cfg.data_root, checkpoint.card["config"]["image_size"], 1)
+    data = ReconDataset.as_trained(checkpoint.card["config"], cfg.data_root)
     model, rows = checkpoint.model().eval(), {}
     for name, path in tqdm(pairs(cfg, data).items(), desc="evaluate", unit="person"):
         view = json.loads(path.with_suffix(".json").read_text())["view"]
@@ -85,7 +85,7 @@ def sheet(cfg: Evaluate, numbers: dict, most: int = 8, size: int = 256) -> Path:
     from recon.training.checkpoint import find_checkpoint
     from recon.training.validate import true_meshes
     checkpoint = find_checkpoint(cfg.model)
-    data, model, people = ReconDataset(cfg.data_root, checkpoint.card["config"]["image_size"], 1), checkpoint.model().eval(), []
+    data, model, people = ReconDataset.as_trained(checkpoint.card["config"], cfg.data_root), checkpoint.model().eval(), []
     def strip(mesh, azimuths):
         vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_parts(mesh))
         return view_strip(vertices, faces.long(), colors/255, azimuths, size).numpy()

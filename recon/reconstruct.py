@@ -47,7 +47,7 @@ def people(cfg: Reconstruct, checkpoint):
         body = load_anny().model
         folder = PreparedFolder(cfg.data_root, body.faces, len(body.canonical), size, cfg.erode_iter)
         return folder.names, folder.item, body.faces, body.canonical
-    data = ReconDataset(cfg.data_root, size, 1, split=cfg.split or None)
+    data = ReconDataset.as_trained(checkpoint.card["config"], cfg.data_root, cfg.split or None)
     return data.subjects, lambda name: data.read(name, 0, cfg.view), data.body_faces, data.canonical
 
 # %% ../nbs/05_reconstruct.ipynb #24c91373

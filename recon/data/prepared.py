@@ -11,7 +11,7 @@ import cv2
 import numpy as np, torch, trimesh
 from torch import Tensor
 from ..config import locate, written
-from ..conventions import back_view
+
 from .cues import cue_maps
 from .reader import ReconDataset, on_background, read_image, visibility_class
 from .writer import body_depth, decode_png
@@ -101,12 +101,14 @@ def write_prepared(
     view: int = 0,
     scan_faces: int = 8000,  # the truth is kept this coarse
 ):
-    "Copy one view of a dataset's subject to a prepared folder."
+    "Copy one view of a dataset's subject to a prepared folder, in the dataset's size and light."
     import fast_simplification
     folder, name, group = Path(folder), name or subject, data.group(subject)
-    views, R = len(group["cam_azh"]), data.rotation(subject, view).numpy()
-    flipped = np.ascontiguousarray(decode_png(group["rgb_img"][back_view(view, views)])[:, ::-1])
-    for sub, pixels in ("images", decode_png(group["rgb_img"][view])), ("back_images", flipped):
+    R, pictures = data.rotation(subject, view).numpy(), data.pictures(subject, view)
+    for sub, side in ("images", "front"), ("back_images", "back"):
+        mask = pictures[f"{side}_mask"]
+        colors = 1 - (1 - (pictures[f"{side}_rgb_img"]/2 + .5)) / mask.clamp(min=1/255)      # off the white again
+        pixels = (torch.cat([colors.clamp(0, 1), mask]).movedim(0, -1)*255).round().byte().numpy()
         with written(folder/sub/f"{name}.png") as path: cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     with written(folder/"body"/f"{name}.ply") as path: trimesh.PointCloud((group["smpl_v"][:] @ R.T).astype(np.float32)).export(path)
     if "scan_v" not in group: return

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ..config import locate
 from ..conventions import back_view, view_rotation
 from .cues import cue_maps
+from .lighting import Light
 from .writer import decode_png
 
 # %% ../../nbs/data/reader.ipynb #800c5b86
@@ -73,9 +74,10 @@ class ReconDataset(Dataset):
         aug_jitter: bool = False,  # colour jitter (brightness, contrast, saturation 0.5, hue 0.25)
         split: str = None,         # subjects of one part only (`train`, `test`); None: all
         seed: int = 0,             # of views, points and augmentation
+        lighting: float = 0.,      # strength of a random light on pictures and colours (`recon.data.lighting`)
     ):
         self.path, self.image_size, self.num_samples = locate(path), image_size, num_samples
-        self.white_bg, self.aug_jitter, self.seed, self.epoch = white_bg, aug_jitter, seed, 0
+        self.white_bg, self.aug_jitter, self.seed, self.lighting, self.epoch = white_bg, aug_jitter, seed, lighting, 0
         with open_dataset(path) as file:
             self.body_faces, self.canonical = _shared_body(file)
             parts = json.loads(file.attrs["split"]) if "split" in file.attrs else {}
@@ -85,6 +87,15 @@ class ReconDataset(Dataset):
             self.has_cues = "body_z" in file[self.subjects[0]] if self.subjects else False
         if not self.subjects: raise ValueError(f"{path}: no subject in split {split!r}")
         self._file = None
+
+    @classmethod
+    def as_trained(cls,
+        config: dict,        # of a run or a checkpoint
+        path: Path = None,   # dataset file; none: the run's own
+        split: str = None,
+    ) -> "ReconDataset":
+        "A dataset as a trained model is used to see it: at its image size, in its light."
+        return cls(path or config["data_root"], config["image_size"], 1, split=split, lighting=config.get("lighting", 0.))
 
     def __len__(self): return len(self.subjects)
 
@@ -111,15 +122,17 @@ class ReconDataset(Dataset):
         subject: str,
         first_point: int,              # start of the run of points
         view: int,
-        rng: np.random.Generator = None, # of background and jitter; None: white, no jitter
+        rng: np.random.Generator = None, # of background, light and jitter; None: white, the same light, no jitter
     ) -> dict:                         # CPU tensors, named as in SiTH's reader
         "One item: points, body and pictures in the frame of `view`."
-        group, R = self.group(subject), self.rotation(subject, view)
+        group, R, light = self.group(subject), self.rotation(subject, view), Light()
+        if self.lighting and rng is not None: light = Light.drawn(rng)
         run = slice(first_point, first_point + self.num_samples)
         turned = lambda key, rows: torch.from_numpy(group[key][rows]) @ R.T
         item = dict(pts=turned("pts", run), d=torch.from_numpy(group["d"][run]), nrm=turned("nrm", run), rgb=torch.from_numpy(group["rgb"][run]),
                     smpl_v=turned("smpl_v", slice(None)), R=R, vis_class=self.visibility(subject, view))
-        item |= self.pictures(subject, view, rng)
+        if self.lighting: item["rgb"] = light.on(item["rgb"], item["nrm"], self.lighting)
+        item |= self.pictures(subject, view, rng, light)
         if self.has_cues:
             item |= self.body_answers(subject, view, run)
             item["cues"] = cue_maps(item)
@@ -136,7 +149,7 @@ class ReconDataset(Dataset):
         front, back = (torch.from_numpy(vis[k]) for k in (view, back_view(view, len(vis))))
         return visibility_class(front, back)
 
-    def pictures(self, subject: str, view: int, rng=None) -> dict:
+    def pictures(self, subject: str, view: int, rng=None, light: Light = Light()) -> dict:
         "Colour and normal pictures (3,S,S) and masks (1,S,S) of a view and, flipped onto it, of its back view."
         group, R = self.group(subject), self.rotation(subject, view)
         background = torch.ones(3) if self.white_bg or rng is None else torch.tensor(rng.random(3)).float()
@@ -146,8 +159,9 @@ class ReconDataset(Dataset):
             flip = (lambda a: a.flip(-1)) if side == "back" else (lambda a: a)
             image, mask = map(flip, read_image(group["rgb_img"][k], self.image_size))
             normal, normal_mask = map(flip, read_image(group["nrm_img"][k], self.image_size))
-            out |= {f"{side}_rgb_img": on_background(colours(image), mask, background), f"{side}_mask": mask,
-                    f"{side}_nrm_img": turn_normals(normal, normal_mask, R)}
+            normal = turn_normals(normal, normal_mask, R)
+            if self.lighting: image = light.on(image.movedim(0, -1), normal.movedim(0, -1), self.lighting).movedim(-1, 0)
+            out |= {f"{side}_rgb_img": on_background(colours(image), mask, background), f"{side}_mask": mask, f"{side}_nrm_img": normal}
         return out
 
     def body_answers(self, subject: str, view: int, run: slice) -> dict:

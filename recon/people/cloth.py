@@ -8,6 +8,7 @@ __all__ = ['edges_and_bends', 'Obstacle', 'drape']
 # %% ../../nbs/people/cloth.ipynb #27eb4638
 import numpy as np
 import warp as wp
+from ..geometry.query import start_warp
 from .cut import half_edges
 
 # %% ../../nbs/people/cloth.ipynb #ed220193
@@ -75,6 +76,7 @@ class Obstacle:
     "What cloth lies on: a mesh `vertices (V,3)`, `faces (F,3)`, outward normals."
     def __init__(self, vertices, faces):
         self.vertices, self.faces = vertices, faces
+        start_warp()
         self.mesh = wp.Mesh(_array(vertices, wp.vec3), _array(np.ravel(faces), int))
 
     def with_layer(self, vertices, faces) -> "Obstacle":

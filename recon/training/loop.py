@@ -41,6 +41,7 @@ class TrainOptions(ModelOptions, Config):
     workers: int = 0                  # processes that read data
     white_bg: bool = False            # else a random background colour, the same for front and back
     aug_jitter: bool = False          # colour jitter
+    lighting: float = 0.              # strength of a random light on pictures and colours (not in the paper)
     use_mask: bool = False            # normal map loss over the foreground only
     lr_decoder: float = 1e-3          # fields and colour encoder
     lr_encoder: float = 1e-4          # geometry encoder; predictor in step 1
@@ -123,7 +124,8 @@ class Trainer:
         self.options, self.step = options, step
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(options.seed)
-        self.data = ReconDataset(options.data_root, options.image_size, options.num_samples, options.white_bg, options.aug_jitter, "train", options.seed)
+        self.data = ReconDataset(options.data_root, options.image_size, options.num_samples, options.white_bg, options.aug_jitter, "train", options.seed,
+                                 options.lighting)
         self.model = Reconstructor(ModelOptions.of(options)).to(self.device)
         self.model.bf16 = options.bf16
         self.shared = None if step == 1 else self._body()

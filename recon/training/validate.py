@@ -20,11 +20,10 @@ from .checkpoint import find_checkpoint
 # %% ../../nbs/training/validate.ipynb #8e2070eb
 def held_out(config: dict) -> ReconDataset:
     "The people that a run did not train on."
-    options = dict(image_size=config["image_size"], num_samples=1)
-    try: return ReconDataset(config["data_root"], split="test", **options)
+    try: return ReconDataset.as_trained(config, split="test")
     except ValueError:
         print(f"{config['data_root']} holds no test people: these are training people")
-        return ReconDataset(config["data_root"], **options)
+        return ReconDataset.as_trained(config)
 
 def true_meshes(data: ReconDataset, subject: str, view: int = 0) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
     "The scan and the bare body of a subject, in the frame of a view."
