@@ -23,6 +23,7 @@ from .normal import NormalPredictor
 class ModelOptions:
     "Sizes and parts of the model."
     nrm_channels: int = 64          # normal predictor: channels at full image size
+    nrm_downsamplings: int = 4      # normal predictor: halvings of the image
     nrm_blocks: int = 9             # normal predictor: residual blocks
     encoder_channels: int = 256     # geometry encoder: width of the hourglass
     color_channels: int = 256       # colour encoder: width of the hourglass
@@ -74,7 +75,7 @@ class Reconstructor(nn.Module):
         looked_up = 2*o.feat_dim
         shape_in = looked_up + self.embed_shape.size(o.pos_dim) + (12 if o.point_cues else 0)
         color_in = looked_up + self.embed_color.size(o.pos_dim) + (18 if o.point_cues else 0)
-        self.nrm_encoder = NormalPredictor(o.nrm_channels, blocks=o.nrm_blocks)
+        self.nrm_encoder = NormalPredictor(o.nrm_channels, o.nrm_downsamplings, o.nrm_blocks)
         self.image_encoder = Hourglass(8 if o.encode_body else 6, o.encoder_channels, o.feat_dim)
         if o.wrap_body and not o.residual: raise ValueError("wrap_body needs residual: it changes what the SDF field corrects")
         self.sdf_decoder = FieldMLP(shape_in, 2 if o.wrap_body else 1, o.hidden_dim, o.num_layers, o.skip, o.activation,

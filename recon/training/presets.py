@@ -9,8 +9,8 @@ __all__ = ['BEYOND', 'DEMO', 'SMALL', 'RATES', 'NORMAL', 'FIELDS']
 BEYOND = dict(lighting=.8, residual=True, wrap_body=True, encode_body=True, point_cues=True, blend_pixels=True, sdf_clamp=.1, normal_band=.05, use_mask=True)
 
 DEMO = BEYOND | dict(
-    nrm_channels=16, nrm_blocks=4, encoder_channels=32, color_channels=16, hidden_dim=128, rgb_hidden_dim=64,
-    image_size=128, num_samples=2048, num_normals=768, batch_size=4, white_bg=True, workers=1,
+    nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16, hidden_dim=128, rgb_hidden_dim=64,
+    image_size=128, num_samples=2048, num_normals=768, batch_size=4, white_bg=True, workers=1, lambda_nrm=2.,
     beta1=.9, lr_scheduler="cosine", lr_warmup_steps=20, save_every=5)
 
 SMALL = BEYOND | dict(
@@ -20,9 +20,9 @@ SMALL = BEYOND | dict(
 
 # %% ../../nbs/training/presets.ipynb #41689b4a
 RATES = dict(
-    demo={2: dict(epochs=70, lr_decoder=1e-3, lr_encoder=1e-3), 3: dict(epochs=25, lr_decoder=4e-4, lr_encoder=4e-4)},
+    demo={2: dict(epochs=80, lr_decoder=1e-3, lr_encoder=1e-3), 3: dict(epochs=30, lr_decoder=4e-4, lr_encoder=4e-4)},
     small={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=5e-4), 3: dict(epochs=200, lr_decoder=2e-4, lr_encoder=1e-4)},
     paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4), 3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
-NORMAL = dict(demo=DEMO | dict(epochs=45, lr_encoder=2e-3, bf16=True), small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
+NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, bf16=True), small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
 FIELDS = dict(demo=DEMO | dict(nrm_rate=.5), small=SMALL | dict(nrm_rate=.1), paper={})
