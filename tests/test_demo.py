@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 
+import h5py
 import psutil
 import pytest
+import trimesh
 from conftest import BIN, ROOT
 
 BUILD = dict(num_people=5, num_test=1, resolution=96, size=64, nviews=4, nsamples=4000)
@@ -163,3 +165,40 @@ def test_scans_by_other_hands_build_through_the_same_code(project):
     done = script(project, "reconstruct", "--model", str(project/"outputs"/"demo"/"02_train_full_pred"), "--resolution", "64",
                   "--data_root", str(project/"outputs"/"scans.h5"), "--save_root", str(project/"outputs"/"scans"))
     assert done.returncode == 0 and (project/"outputs"/"scans"/"0000.glb").exists(), done.stderr[-2000:]
+
+
+def test_bad_scans_are_refused_by_name_and_the_rest_is_built(project, tmp_path):
+    with h5py.File(project/"data"/"people.h5") as file:
+        name = sorted(file)[-1]
+        group = file[name]
+        body, vertices, faces, colors = (group[key][:] for key in ("smpl_v", "scan_v", "scan_f", "scan_rgb"))
+    whole = trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
+    broken = trimesh.Trimesh(vertices.copy(), faces, process=False)
+    broken.vertices[7] = float("nan")
+    scans = dict(good=whole, cloud=trimesh.PointCloud(vertices), holed=broken, grey=trimesh.Trimesh(vertices, faces, process=False))
+    for kind, mesh in scans.items():
+        (tmp_path/"scans"/kind).mkdir(parents=True)
+        mesh.export(tmp_path/"scans"/kind/f"{kind}.ply")
+        trimesh.PointCloud(body).export(tmp_path/"scans"/kind/f"{kind}_body.ply")
+    data = tmp_path/"scans.h5"
+    done = script(project, "build_dataset", "--source", str(tmp_path/"scans"), "--data_root", str(data), "--size", "64", "--nviews", "4", "--nsamples", "1000")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for kind, reason in dict(cloud="has no faces", holed="1 of", grey="no texture and no vertex colours").items():
+        assert any(line.startswith(f"{kind} refused:") and reason in line for line in done.stdout.splitlines()), done.stdout
+    with h5py.File(data) as file: assert sorted(file) == ["good"]
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(project, tmp_path):
+    "On a disk too small for a checkpoint; then it is made larger."
+    disk = tmp_path/"disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode: pytest.skip("only root can mount a small disk")
+    try:
+        options = [*SMALL, "--resume", "", "--save_root", str(disk)]
+        done = script(project, "train_normal", *options)
+        assert done.returncode != 0 and "the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+        assert not [path for path in disk.rglob("*") if ".part" in path.name]
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        done = script(project, "train_normal", *SMALL, "--save_root", str(disk))
+        assert done.returncode == 0, done.stderr[-2000:]
+    finally: subprocess.run(["umount", disk], check=True)
