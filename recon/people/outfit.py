@@ -177,7 +177,7 @@ def make_jacket(rng, tailor: Tailor, hem: float) -> Garment:
 def make_bodice(rng, tailor: Tailor) -> Garment:
     "The upper part of a dress."
     place, sleeve, neck, vneck = tailor.template.parts["tights"].places, rng.choice([-.03, .3, .95]), rng.uniform(.08, .12), rng.uniform(0, .06)
-    return Garment("bodice", "tights", lambda p: tailor.top(p, sleeve, .205, neck, vneck), Fabric(rng, tailor.noise),
+    return Garment("bodice", "tights", lambda p: tailor.top(p, sleeve, .165, neck, vneck), Fabric(rng, tailor.noise),
                    np.full(len(place), .006), np.full(len(place), 1.02), gap=.006, gravity=.1)
 
 # %% ../../nbs/people/outfit.ipynb #6b3ae099

@@ -24,7 +24,7 @@ from .skin import Skin
 from .template import Places, Template, load_template
 
 # %% ../../nbs/people/person.ipynb #d2e4a491
-VERSION = 1
+VERSION = 2
 
 @dataclass
 class Person:
