@@ -25,7 +25,8 @@ def stages(folder: str = "outputs/demo", data: str = "data/people.h5", scans: st
     if scans:
         other = f"{folder}/scans.h5"
         plan += [("00_build_scans", "00_build_dataset", dict(source=scans, data_root=other)),
-                 ("05_reconstruct_scans", "05_reconstruct", dict(model=final, data_root=other, save_root=f"{folder}/05_reconstruct_scans") | (look or {}))]
+                 ("05_reconstruct_scans", "05_reconstruct", dict(model=final, data_root=other, save_root=f"{folder}/05_reconstruct_scans") | (look or {})),
+                 ("06_evaluate_scans", "06_evaluate", dict(model=final, data_root=other, results=f"{folder}/05_reconstruct_scans", save=f"{folder}/scans.json"))]
     return plan
 
 # %% ../nbs/demo.ipynb #b5ae5145
@@ -64,8 +65,10 @@ def main(folder: str = "outputs/demo", **options) -> dict:
         except OSError as e: raise SystemExit(f"{name}: {explain(e)} Type `make demo` again to go on from here.") from None
     numbers = json.loads((out/"metrics.json").read_text())
     from recon.evaluate import table
-    print(f"\n{table(numbers)}\n\nNotebooks: {out}\nMeshes:    {out/'05_reconstruct'} (GLB; a viewer or Blender opens them)"
-          f"\nPicture:   {out/'people.jpg'}\nLook:      .venv/bin/jupyter lab {folder}/06_evaluate.ipynb")
+    print(f"\n{table(numbers)}\n")
+    if options.get("scans"): print(f"Scans by other hands, {options['scans']}:\n\n{table(json.loads((out/'scans.json').read_text()))}\n")
+    print(f"Notebooks: {out}\nMeshes:    {out/'05_reconstruct'} (GLB; a viewer or Blender opens them)"
+          f"\nPicture:   {out/'metrics.jpg'}\nLook:      .venv/bin/jupyter lab {folder}/06_evaluate.ipynb")
     return numbers
 
 # %% ../nbs/demo.ipynb #74380ce1

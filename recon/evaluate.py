@@ -77,7 +77,7 @@ def cli(argv=None): run_script(Evaluate, lambda cfg: print(table(main(cfg))), ar
 
 # %% ../nbs/06_evaluate.ipynb #04a2f5ae
 def sheet(cfg: Evaluate, numbers: dict, most: int = 8, size: int = 256) -> Path:
-    "One picture of the measured people, written beside the numbers."
+    "One picture of the measured people, written beside the numbers, with their name."
     import cv2, numpy as np, torch, trimesh
     from recon.data.reader import ReconDataset
     from recon.geometry.render import view_strip
@@ -98,8 +98,9 @@ def sheet(cfg: Evaluate, numbers: dict, most: int = 8, size: int = 256) -> Path:
         seen = np.concatenate([cv2.resize(as_picture(image), (size, size)) for image in shown])
         people.append(np.concatenate([seen, strip(trimesh.load(mesh_file, force="mesh", process=False), (0, 90, 180)), strip(scan, (0, 90))], 1))
     picture = (contact_sheet(people, 1 if len(people) < 2 else 2, gap=8)*255).round().astype(np.uint8)
-    with written(locate(cfg.save).with_name("people.jpg")) as path: cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return locate(cfg.save).with_name("people.jpg")
+    beside = locate(cfg.save).with_suffix(".jpg")
+    with written(beside) as path: cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return beside
 
 # %% ../nbs/06_evaluate.ipynb #28d5f91a
 if is_script(globals()): cli()

@@ -59,7 +59,7 @@ def main(cfg: Reconstruct) -> dict[str, Path]:
     checkpoint = find_checkpoint(cfg.model)
     names, item, faces, canonical = people(cfg, checkpoint)
     folder, model, meshes = locate(cfg.save_root), checkpoint.model(), {}
-    made_by = dict(model=str(checkpoint.folder), step=checkpoint.step, resolution=cfg.resolution, view=cfg.view,
+    made_by = dict(model=str(checkpoint.folder), step=checkpoint.step, trained=checkpoint.written, resolution=cfg.resolution, view=cfg.view,
                    data=str(cfg.data_root), true_normals=cfg.true_normals, subdivide=cfg.subdivide, erode_iter=cfg.erode_iter)
     for name in tqdm(names[:cfg.most or None], desc="reconstruct", unit="person"):
         path, card = folder/f"{name}.glb", folder/f"{name}.json"
