@@ -49,9 +49,9 @@ def _remove(path: Path):
     if path.is_dir(): shutil.rmtree(path, ignore_errors=True)
     else: path.unlink(missing_ok=True)
 
-def _is_full(folder: Path) -> bool:
-    "Whether the disk of `folder` has no room left."
-    return shutil.disk_usage(folder).free < 1 << 16
+def _is_full(folder: Path, error: Exception) -> bool:
+    "Whether writing failed because the disk of `folder` has no room left: writers say so in words of their own, or not at all."
+    return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < 1 << 16
 
 @contextmanager
 def written(
@@ -66,7 +66,7 @@ def written(
         yield partial
         os.replace(partial, path)
     except Exception as error:   # torch reports a full disk as a RuntimeError, safetensors as an error of its own
-        if _is_full(path.parent): raise OSError(errno.ENOSPC, "No space left on device; make room and start again", str(path)) from error
+        if _is_full(path.parent, error): raise OSError(errno.ENOSPC, "No space left on device; make room and start again", str(path)) from error
         raise
     finally: _remove(partial)
 

@@ -47,11 +47,11 @@ class Texture:
         return grid_sample(image, at[None, None], padding_mode="border", align_corners=False)[0, :, 0].T
 
 # %% ../../nbs/data/scan.ipynb #1d0063cb
-def _load_mesh(path: Path) -> trimesh.Trimesh:
-    "Read one mesh as it is in the file, or say what is wrong with it."
-    try: mesh = trimesh.load(path, process=False, force="mesh")
+def _load_mesh(path: Path, needs_faces: bool = True) -> trimesh.Trimesh:
+    "Read one mesh as it is in the file, or say what is wrong with it; a body's faces are known, so its points will do."
+    try: mesh = trimesh.load(path, process=False, force="mesh" if needs_faces else None)
     except Exception as e: raise ValueError(f"{path}: cannot be read as a mesh ({e}); export it again as OBJ, PLY or GLB") from e
-    if not len(getattr(mesh, "faces", [])): raise ValueError(f"{path}: has no faces; expected a triangle mesh, not a point cloud")
+    if needs_faces and not len(getattr(mesh, "faces", [])): raise ValueError(f"{path}: has no faces; expected a triangle mesh, not a point cloud")
     broken = ~np.isfinite(mesh.vertices).all(1)
     if broken.any(): raise ValueError(f"{path}: {broken.sum()} of {len(broken)} vertices are NaN or infinite; repair the scan and export it again")
     return mesh
@@ -90,7 +90,7 @@ def load_scan(
     if not body.exists(): raise FileNotFoundError(f"{folder}: no registered body; expected {body.name} in the scan's frame")
     mesh = _load_mesh(scans[0])
     _check_frame(mesh.vertices, scans[0])
-    body_vertices = torch.tensor(_load_mesh(body).vertices).float()
+    body_vertices = torch.tensor(np.asarray(_load_mesh(body, needs_faces=False).vertices)).float()
     return Subject(name, torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).long(), _mesh_colors(mesh, scans[0]),
                    body_from_anny_topology(body_vertices), label="scan")
 
