@@ -17,6 +17,7 @@ import pytest
 from conftest import BIN, ROOT
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -105,6 +106,16 @@ def open_notebook(page, lab, name):
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
 
 
+def run_until(page, selector):
+    "Run all cells until an output shows; a kernel that is still starting may lose the first command."
+    for _ in range(3):
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        try: return page.wait_for_selector(selector, timeout=60*SECONDS)
+        except TimeoutError: pass
+    shown = [output.inner_text() for output in page.query_selector_all(".jp-OutputArea")]
+    pytest.fail(f"no {selector} after running all cells; outputs: {shown}; console: {page.wrong}")
+
+
 def ours(messages) -> list:
     "What our outputs could have caused; a browser without a network complains of other things."
     return [text for text in messages if any(word in text.lower() for word in ("plotly", "widget", "mesh3d", "webgl", "uncaught"))]
@@ -137,8 +148,7 @@ def test_the_explorers_slider_changes_the_picture(page, lab):
     open_notebook(page, lab, "nbs/explore_data.ipynb")
     page.wait_for_function("window.jupyterapp !== undefined")
     page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']")
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    picture = page.wait_for_selector(".jp-OutputArea img.widget-image")
+    picture = run_until(page, ".jp-OutputArea img.widget-image")
     handle = page.wait_for_selector(".widget-slider .noUi-handle")
     before = picture.get_attribute("src"), pixels(picture)
     assert before[1].std() > 20
