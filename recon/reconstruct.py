@@ -42,12 +42,12 @@ def people(cfg: Reconstruct, checkpoint):
     from recon.body.anny import load_anny
     from recon.data.prepared import PreparedFolder
     from recon.data.reader import ReconDataset
-    size = checkpoint.card["config"]["image_size"]
+    config = checkpoint.card["config"]
     if locate(cfg.data_root).is_dir():
         body = load_anny().model
-        folder = PreparedFolder(cfg.data_root, body.faces, len(body.canonical), size, cfg.erode_iter)
+        folder = PreparedFolder(cfg.data_root, body.faces, len(body.canonical), config["image_size"], cfg.erode_iter)
         return folder.names, folder.item, body.faces, body.canonical
-    data = ReconDataset.as_trained(checkpoint.card["config"], cfg.data_root, cfg.split or None)
+    data = ReconDataset.as_trained(config, cfg.data_root, cfg.split or None)
     return data.subjects, lambda name: data.read(name, 0, cfg.view), data.body_faces, data.canonical
 
 # %% ../nbs/05_reconstruct.ipynb #24c91373

@@ -11,7 +11,6 @@ import cv2
 import numpy as np, torch, trimesh
 from torch import Tensor
 from ..config import locate, written
-
 from .cues import cue_maps
 from .reader import ReconDataset, on_background, read_image, visibility_class
 from .writer import body_depth, decode_png

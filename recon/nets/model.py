@@ -120,11 +120,12 @@ class Reconstructor(nn.Module):
     ) -> Tensor:           # (B,N,1) negative inside
         "Signed distances."
         x = [pixel_features(encoded.geometry, points), self.embed_shape(body_features(points, nearest, body, self.options.pos_dim))]
-        if self.options.point_cues: x.append(shape_cues(encoded, points))
+        if self.options.point_cues or self.options.wrap_body: cues = shape_cues(encoded, points)
+        if self.options.point_cues: x.append(cues)
         value = self.sdf_decoder(torch.cat(x, -1))
         if self.options.wrap_body:
             weight = (value[..., 1:] - 3).sigmoid()          # .05 before training
-            return value[..., :1] + torch.lerp(nearest.distance, wrapped_distance(encoded, points), weight)
+            return value[..., :1] + torch.lerp(nearest.distance, wrapped_distance(cues), weight)
         return value + nearest.distance if self.options.residual else value
 
     def rgb(self, encoded: Encoded, points: Tensor, nearest: Nearest, body: Body) -> Tensor:
@@ -155,11 +156,9 @@ def shape_cues(encoded: Encoded, points: Tensor) -> Tensor:
     z = points[..., 2:]
     return torch.cat([under[..., :1], z - under[..., 1:4:2], under[..., 2:5:2] - z, z, under[..., 5:]], -1)
 
-def wrapped_distance(encoded: Encoded, points: Tensor) -> Tensor:
-    "Distance (B,N,1) of points (B,N,3) to the wrapped body, along the view or across the silhouette, whichever is greater; negative inside."
-    outline, _, _, front, back = pixel_features(encoded.cues[:, :5], points).split(1, -1)
-    z = points[..., 2:]
-    return torch.maximum(torch.maximum(z - front, back - z), outline)
+def wrapped_distance(cues: Tensor) -> Tensor:
+    "Distance (B,N,1) to the wrapped body from the `shape_cues` of points: along the view or across the silhouette, whichever is greater; negative inside."
+    return cues[..., [0, 2, 4]].amax(-1, keepdim=True)      # outline, before the wrapped front, behind the wrapped back
 
 def pixel_colors(encoded: Encoded, points: Tensor) -> Tensor:
     "Colours of the front and the back pixel under points (B,N,3): (B,N,6)."
