@@ -19,12 +19,12 @@ from .fuse import Solid, fuse
 from .hair import Hair, choose_style, hair_color, make_hair
 from .noise import Noise, ramp
 from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_hood, make_outfit
-from .pose import check_style, sample_pose
+from .pose import check_pose, check_style, sample_pose
 from .skin import Skin
 from .template import Places, Template, load_template
 
 # %% ../../nbs/people/person.ipynb #d2e4a491
-VERSION = 2
+VERSION = 3
 
 @dataclass
 class Person:
@@ -55,9 +55,11 @@ def arm_clearance(template: Template, posed: PosedBody) -> float:
     rest = template.skin_faces[(place[template.skin_faces, 3] < .02).all(1)]
     return float(MeshQuery(posed.vertices, torch.as_tensor(rest)).signed_distance(posed.vertices[arms]).min())
 
-def pose_person(rng, template: Template, phenotype: dict, style: str = None, tries: int = 8) -> tuple[PosedBody, str]:
-    "Pose a body so that its arms are free; the clearest of `tries` poses if none is."
+def pose_person(rng, template: Template, phenotype: dict, style: str = None, pose=None, tries: int = 8) -> tuple[PosedBody, str]:
+    "Pose a body so that its arms are free; the clearest of `tries` poses if none is. A `pose` that is given is taken as it is."
     best = -np.inf
+    if pose is not None:
+        with torch.no_grad(): return template.body.pose(torch.as_tensor(pose), phenotype), "given"
     for _ in range(tries):
         pose, drawn = sample_pose(rng, template.joints, style)
         with torch.no_grad(): posed = template.body.pose(torch.as_tensor(pose), phenotype)
@@ -167,12 +169,14 @@ def make_person(
     resolution: int = 256,  # voxels along [-1, 1]; 256 is about 7 mm
     outfit: str = None,     # a top, a bottom or both ("jacket", "skirt", "tee+wide"); none: any
     style: str = None,      # of the poses in `recon.people.pose.STYLES`; none: any
+    pose: np.ndarray = None,  # (163,4,4) for `AnnyBody.pose`, in place of a style
 ) -> Person:
     "The person of a seed: the same arrays every time for the same `VERSION`."
     check_style(style)
+    if pose is not None: check_pose(pose, style)
     rngs = dict(zip(STREAMS, np.random.default_rng(seed).spawn(len(STREAMS))))
     female, template = bool(rngs["shape"].random() < .5), load_template()
-    posed, pose_name = pose_person(rngs["pose"], template, sample_phenotype(rngs["shape"], female), style)
+    posed, pose_name = pose_person(rngs["pose"], template, sample_phenotype(rngs["shape"], female), style, pose)
     layers, label = _layers(template, posed, female, outfit, 1.85/resolution, rngs)
     low, high = (np.stack([getattr(layer.vertices, end)(0) for layer in layers]) for end in ("min", "max"))
     low, high = low.min(0), high.max(0)
