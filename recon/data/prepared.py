@@ -16,7 +16,7 @@ from .reader import ReconDataset, on_background, read_image, visibility_class
 from .writer import body_depth, decode_png
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
-from ..geometry.render import visible_faces
+from ..geometry.render import cast_view, visible_faces
 
 # %% ../../nbs/data/prepared.ipynb #6cb80b5d
 BODY_FOLDERS, BODY_SUFFIXES = ("body", "smplx"), (".ply", ".obj")
@@ -58,7 +58,7 @@ def scene_item(
     size = pictures["front_mask"].shape[-1]
     query, normals = MeshQuery(body_vertices, faces), vertex_normals(body_vertices, faces)
     front, back = (visible_faces(query, normals, azimuth) for azimuth in (0, 180))
-    item = pictures | dict(smpl_v=body_vertices, vis_class=visibility_class(front, back), body_z=body_depth(query, size, 0).float())
+    item = pictures | dict(smpl_v=body_vertices, vis_class=visibility_class(front, back), body_z=body_depth(cast_view(query, size), cast_view(query, size, 180)).float())
     return item | dict(cues=cue_maps(item))
 
 # %% ../../nbs/data/prepared.ipynb #5fb6825c

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 from ..config import locate
-from ..conventions import back_view, view_rotation
+from ..conventions import back_view, project, view_rotation
 from .cues import cue_maps
 from .lighting import Light
 from .writer import decode_png
@@ -75,6 +75,7 @@ class ReconDataset(Dataset):
         split: str = None,         # subjects of one part only (`train`, `test`); None: all
         seed: int = 0,             # of views, points and augmentation
         lighting: float = 0.,      # strength of a random light on pictures and colours (`recon.data.lighting`)
+        perspective: bool = False, # admit files of perspective pictures, which can be looked at but not trained on
     ):
         self.path, self.image_size, self.num_samples = locate(path), image_size, num_samples
         self.white_bg, self.aug_jitter, self.seed, self.lighting, self.epoch = white_bg, aug_jitter, seed, lighting, 0
@@ -85,7 +86,11 @@ class ReconDataset(Dataset):
             self.subjects = parts[split] if split and parts else sorted(file)
             self.labels = {name: file[name].attrs.get("label", "") for name in self.subjects}
             self.has_cues = "body_z" in file[self.subjects[0]] if self.subjects else False
+            self.camera_mode = file[self.subjects[0]].attrs.get("camera_mode", "orth") if self.subjects else "orth"
         if not self.subjects: raise ValueError(f"{path}: no subject in split {split!r}")
+        if self.camera_mode != "orth" and not perspective:
+            raise ValueError(f"{path}: pictures of perspective cameras, where points do not lie under the pixels that the networks look up and the back view "
+                             "does not match the front; build it with camera_mode=orth to train or measure (the explorer shows both)")
         self._file = None
 
     @classmethod
@@ -190,14 +195,15 @@ def _jitter(rng: np.random.Generator):
     return change
 
 # %% ../../nbs/data/reader.ipynb #2fcc825e
-def alignment(item: dict, band: float = 2e-3) -> dict:
+def alignment(item: dict, band: float = 2e-3, camera_mode: str = "orth") -> dict:
     "How points, pixels and normals of an item agree, by side: share of visible surface points in the mask, median colour and normal errors."
     on = (item["d"].abs() < band)[:, 0]
     out = {}
     for side, towards in ("front", 1), ("back", -1):
         faces_it = on & (item["nrm"][:, 2]*towards > .5)
         pts, rgb, nrm = (item[k][faces_it] for k in ("pts", "rgb", "nrm"))
-        pixel = lambda image: F.grid_sample(image[None], (pts[None, None, :, :2] * pts.new_tensor([1, -1])), align_corners=False)[0, :, 0].T
+        at = project(pts * pts.new_tensor([1, 1, towards]), camera_mode) * pts.new_tensor([1, -1])
+        pixel = lambda image: F.grid_sample(image[None], at[None, None], align_corners=False)[0, :, 0].T
         out[side] = dict(points=int(faces_it.sum()), inside=float((pixel(item[f"{side}_mask"]) > .5).float().mean()),
                          color=float((pixel(item[f"{side}_rgb_img"])/2 + .5 - rgb).abs().mean(1).median()),
                          normal=float((pixel(item[f"{side}_nrm_img"]) - nrm).norm(dim=1).median()))
