@@ -22,7 +22,7 @@ class Subject:
     name: str
     vertices: Tensor                  # (V,3) in [-1,1]^3
     faces: Tensor                     # (F,3)
-    colors: object                    # (V,3) in [0,1], or a `Texture`
+    colors: object                    # (V,3) in [0,1], or a function of (face (N,), bary (N,3)): a `Texture`, `RefinedColors`
     body_vertices: Tensor             # (B,3) posed body in the same frame
     joints: Tensor = field(default_factory=lambda: torch.zeros(0, 3))  # (J,3)
     label: str = ""                   # what it wears and does
@@ -105,5 +105,5 @@ def person_subject(person) -> Subject:
     "A procedural `Person` as a subject."
     as_tensor = lambda a, kind: torch.as_tensor(np.ascontiguousarray(a), dtype=kind)
     return Subject(f"{person.seed:04d}", as_tensor(person.vertices, torch.float32), as_tensor(person.faces, torch.long),
-                   as_tensor(person.colors, torch.float32), as_tensor(person.body_vertices, torch.float32),
+                   person.paint, as_tensor(person.body_vertices, torch.float32),
                    as_tensor(person.joints, torch.float32), person.label)
