@@ -21,9 +21,9 @@ def clothing_distance(
     "Mean signed distance of the scans' surfaces to the bodies inside them."
     means = []
     for subject in data.subjects:
-        group = data.group(subject)
-        if "body_d" not in group: raise ValueError(f"{data.path}: {subject} holds no distances to its body; build it with 00_build_dataset")
-        means.append(group["body_d"][:][np.abs(group["d"][:]) < band].mean())
+        points = data.points(subject)
+        if "body_d" not in points: raise ValueError(f"{data.path}: {subject} holds no distances to its body; build it with 00_build_dataset")
+        means.append(float(points["body_d"][points["d"].abs() < band].mean()))
     return float(np.mean(means))
 
 def inflated(body: trimesh.Trimesh, distance: float) -> trimesh.Trimesh:

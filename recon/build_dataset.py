@@ -36,6 +36,7 @@ class BuildDataset(Config):
     size: int = 128                    # pixels of the pictures along a side
     nviews: int = 12                   # views a subject, evenly spread; even
     nsamples: int = 100_000            # training points a subject
+    codec: Literal["png", "zstd", "webp"] = "png"               # SiTH's layout; or fastest to read; or smallest
     camera_mode: Literal["orth", "persp"] = "orth"              # perspective pictures can be looked at, not trained on
     camera_sampling: Literal["uniform", "random"] = "uniform"   # level and evenly spread; or any azimuth, up to 10° above or below
     seed: int = 0                      # first person
@@ -62,7 +63,7 @@ def jobs(cfg: BuildDataset) -> dict[str, dict]:
 
 def sizes(cfg: BuildDataset) -> dict:
     "What every subject's file depends on: options of `write_subject`."
-    return dict(size=cfg.size, views=cfg.nviews, points=cfg.nsamples, seed=cfg.seed, camera_mode=cfg.camera_mode, camera_sampling=cfg.camera_sampling)
+    return dict(size=cfg.size, views=cfg.nviews, points=cfg.nsamples, seed=cfg.seed, codec=cfg.codec, camera_mode=cfg.camera_mode, camera_sampling=cfg.camera_sampling)
 
 # %% ../nbs/00_build_dataset.ipynb #d1751ca2
 def main(cfg: BuildDataset) -> Path:

@@ -11,9 +11,10 @@ import cv2
 import numpy as np, torch, trimesh
 from torch import Tensor
 from ..config import locate, written
+from .codec import decode_png
 from .cues import cue_maps
 from .reader import ReconDataset, on_background, read_image, visibility_class
-from .writer import body_depth, decode_png
+from .writer import body_depth
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view, visible_faces
