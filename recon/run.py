@@ -80,11 +80,12 @@ def _step(line: str) -> float:
 @contextmanager
 def alone_in(
     folder: Path,
-    patience: float = 20.  # seconds to wait for another process
+    patience: float = 20.,  # seconds to wait for another process
+    doing: str = "training there; wait for it, stop it, or give this run another exp_name",
 ):
-    "Within, no other process trains in `folder`."
+    "Within, no other process works in `folder`."
     folder = locate(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try: held = FileLock(folder/".lock").acquire(timeout=patience)
-    except Timeout: raise ValueError(f"{folder}: another process is training there; wait for it, stop it, or give this run another exp_name") from None
+    except Timeout: raise ValueError(f"{folder}: another process is {doing}") from None
     with held: yield

@@ -129,12 +129,13 @@ def write_index(
     files: list[Path],              # the subjects' files
     body: BodyModel,
     split: dict[str, list[str]],    # names of the subjects for `train`, `test`, ...
+    refused: dict[str, str] = {},   # name of each subject that could not be built, and why
 ):
     "Link the subjects' files into one dataset."
     path = Path(path)
     with written(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         for part in files: file[Path(part).stem] = h5py.ExternalLink(Path(part).relative_to(path.parent).as_posix(), f"/{Path(part).stem}")
-        file.attrs.update(body_name=body.name, body_faces=body.faces.int().numpy(), body_canonical=body.canonical.numpy(), split=json.dumps(split))
+        file.attrs.update(body_name=body.name, body_faces=body.faces.int().numpy(), body_canonical=body.canonical.numpy(), split=json.dumps(split), refused=json.dumps(refused))
 
 # %% ../../nbs/data/writer.ipynb #fc8b08e8
 def ball_subject(name: str = "ball", subdivisions: int = 3) -> tuple[Subject, BodyModel]:
