@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import trimesh
-from ..body.anny import AnnyBody, PosedBody, load_anny
+from ..body.anny import AnnyBody, PosedBody, cavity_vertices, load_anny
 from .cut import loop_step, normals, split_corners
 
 # %% ../../nbs/people/template.ipynb #6fb288c6
@@ -126,6 +126,11 @@ class Template:
             along_arm[sleeve], along_leg[trouser] = arm[sleeve], leg[trouser]
         shares = [self._share(bones) for bones in (("foot", "toe"), self._below("head"), ("wrist", "finger", "metacarpal"))]
         return np.column_stack([self.rest, self._share(ARM_BONES), along_arm, self._share(LEG_BONES), along_leg, *shares])
+
+    @cached_property
+    def hollow(self) -> np.ndarray:
+        "Faces (F,) bool of the refined skin that lie in an eye socket or the mouth; a scan has neither."
+        return np.tile(cavity_vertices()[self.skin_faces].all(1), 4)
 
     @cached_property
     def skin_faces(self) -> np.ndarray:
