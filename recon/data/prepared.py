@@ -13,7 +13,8 @@ from torch import Tensor
 from ..config import locate, written
 from .codec import decode_png
 from .cues import cue_maps
-from .reader import ReconDataset, on_background, read_image, visibility_class
+from .finish import on_background, resized
+from .reader import ReconDataset, visibility_class
 from .writer import body_depth
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
@@ -31,7 +32,8 @@ def _picture(path: Path, size: int) -> tuple[Tensor, Tensor]:
     if found.ndim != 3 or found.shape[-1] != 4:
         raise ValueError(f"{path}: no alpha channel; expected RGBA with the background transparent. Cut the figure out first (`03_fit` will do it)")
     if not (found[..., 3] > 127).any(): raise ValueError(f"{path}: its alpha channel is empty; expected the figure opaque on a transparent background")
-    return read_image(data, size)
+    image = resized(torch.from_numpy(found).movedim(-1, 0)[None], size)[0]
+    return image[:3], image[3:]
 
 def eroded(
     mask: Tensor,     # (1,S,S) in [0,1]
