@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SPACING', 'HEAD_SPACING', 'STREAMS', 'Person', 'arm_clearance', 'pose_person', 'Layer', 'garment_layer',
-           'hood_layer', 'hair_layer', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'make_person']
+           'hair_layer', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'make_person']
 
 # %% ../../nbs/people/person.ipynb #77ae3b4c
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .fabric import random_color
 from .fuse import Solid, fuse
 from .hair import Hair, choose_style, hair_color, make_hair
 from .noise import Noise, ramp
-from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_hood, make_outfit
+from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_outfit
 from .pose import check_pose, check_style, sample_pose
 from .shape import sample_age, sample_expression, sample_phenotype
 from .skin import Skin, eye_color, skin_color
@@ -84,12 +84,7 @@ def garment_layer(sewn: Sewn) -> Layer:
     def paint(face, weights):
         mixed = _mix(table, sewn.faces, face, weights)
         return sewn.garment.fabric.color(Places(mixed[:, :-1]), mixed[:, -1])
-    return Layer(sewn.vertices, sewn.faces, paint, sewn.garment.thickness)
-
-def hood_layer(template: Template, posed: PosedBody, noise: Noise, hoodie: Garment) -> Layer:
-    "The layer of a hood, of the hoodie's cloth."
-    vertices, faces, places = make_hood(template, posed, noise)
-    return Layer(vertices, faces, lambda face, weights: hoodie.fabric.color(Places(_mix(places.table, faces, face, weights))))
+    return Layer(sewn.vertices, sewn.faces, paint, sewn.garment.thickness + sewn.garment.fabric.relief(sewn.places, sewn.margin))
 
 def hair_layer(hair: Hair, noise: Noise, color: np.ndarray) -> Layer:
     "The layer of a piece of hair."
@@ -167,14 +162,14 @@ def _layers(template, posed, female, age, outfit, voxel, rngs) -> tuple[list[Lay
     "All layers of a posed person, and what they are."
     noise = Noise(rngs["noise"])
     top, bottom = choose_outfit(rngs["outfit"], female, outfit)
-    garments = make_outfit(rngs["clothes"], Tailor(template, noise), top, bottom)
+    fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
+    garments = make_outfit(rngs["clothes"], Tailor(template, noise, fine), top, bottom)
     worn = dress(garments, template, posed, rngs["drape"])
     colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female)
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     shade = random_color(rngs["hair"]) if style == "beanie" else colors.hair
     layers = [body_layer(skin, template, garments, colors, voxel), eye_layer(template, posed, colors)]
     layers += [garment_layer(sewn) for sewn in worn]
-    if top == "hoodie": layers.append(hood_layer(template, posed, noise, garments[1]))
     layers += [hair_layer(hair, noise, shade) for hair in make_hair(template, posed, skin, noise, style, rngs["hair"])]
     return layers, f"{top} {style}" if top == "dress" else f"{top}+{bottom} {style}"
 
