@@ -40,7 +40,7 @@ class Scene:
         batch = {k: v[None].to(device) for k, v in item.items() if isinstance(v, Tensor)}
         self.model, self.device = model.eval(), device
         self.body = Body(batch["smpl_v"], faces.to(device), canonical.to(device), batch["vis_class"])
-        self.query = MeshQuery(self.body.vertices[0], self.body.faces)
+        self.query, self.mask = MeshQuery(self.body.vertices[0], self.body.faces), item["front_mask"].cpu()
         with torch.no_grad():
             self.front_nrm, self.back_nrm = self._normals(batch, true_normals)
             self.encoded: Encoded = model.encode(batch["front_rgb_img"], batch["back_rgb_img"], self.front_nrm, self.back_nrm, batch.get("cues"))
@@ -72,11 +72,12 @@ class Scene:
 def reconstruct(
     scene: Scene,
     resolution: int = 256,      # of the grid over [-1,1]^3
-    min_share: float = .01,     # parts with less than this share of the largest part's area are dropped
+    min_share: float = .01,     # parts with less than this share of the largest part's area are dropped, unless they alone explain some of the mask
+    min_inside: float = .5,     # parts with less than this share of their area under the mask are dropped
     subdivide: bool = False,    # cut each face into four, for finer colours
 ) -> Reconstruction:
     "Surface and colours of one person."
     vertices, faces = extract_surface(scene.sdf, resolution, device=scene.device)
-    vertices, faces, _ = clean_components(vertices, faces, min_share)
+    vertices, faces, _ = clean_components(vertices, faces, min_share, scene.mask, min_inside)
     if subdivide: vertices, faces = map(torch.from_numpy, trimesh.remesh.subdivide(vertices.numpy(), faces.numpy()))
     return Reconstruction(vertices, faces, scene.rgb(vertices), scene.front_nrm[0], scene.back_nrm[0])
