@@ -142,3 +142,25 @@ def test_what_nobody_foresaw_is_listed_and_the_rest_is_built(tmp_path):
     assert any(line.startswith("0003 failed: its process was killed each time") for line in lines), done.stdout
     with h5py.File(tmp_path/"people.h5") as index:
         assert sorted(index) == ["0000", "0001", "0004"] and sorted(json.loads(index.attrs["refused"])) == ["0002", "0003"]
+
+
+def test_a_split_holds_out_whole_subjects_of_each_source(tmp_path):
+    "Another scan in the folder moves at most one of the others across each border."
+    from recon.build_dataset import BuildDataset, jobs, split
+
+    def parts(**options):
+        cfg = BuildDataset.resolve(dict(num_people=20, source=f"people + {tmp_path}/scans") | options)
+        return split(cfg, jobs(cfg))
+
+    for name in "abcdefghij": (tmp_path/"scans"/name).mkdir(parents=True); (tmp_path/"scans"/name/f"{name}_body.ply").touch()
+    alone, both = parts(source=str(tmp_path/"scans")), parts(num_valid=2)
+    assert alone == dict(train=[], valid=[], test=list("abcdefghij"))
+    assert both["test"] == [f"{i:04d}" for i in range(12, 20)] and both["valid"][:2] == ["0010", "0011"]
+    assert all(name.startswith("scans_") for name in both["valid"][2:]) and len(both["train"]) == 10 + 8
+    before = parts(num_test=2, num_valid=3)
+    assert sorted(sum(before.values(), [])) == sorted([f"{i:04d}" for i in range(20)] + [f"scans_{name}" for name in "abcdefghij"])
+    (tmp_path/"scans"/"k").mkdir(); (tmp_path/"scans"/"k"/"k_body.ply").touch()
+    after = parts(num_test=2, num_valid=3)
+    moved = {name for part in before for name in set(before[part]) - set(after[part])}
+    assert len(moved) <= 2, moved
+    with pytest.raises(ValueError, match="different names"): parts(source=f"people+{tmp_path}/scans+{tmp_path}/scans")

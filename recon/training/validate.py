@@ -20,10 +20,12 @@ from .checkpoint import find_checkpoint
 # %% ../../nbs/training/validate.ipynb #8e2070eb
 def held_out(config: dict) -> ReconDataset:
     "The people that a run did not train on."
-    try: return ReconDataset.as_trained(config, split="test")
-    except ValueError:
-        print(f"{config['data_root']} holds no test people: these are training people")
-        return ReconDataset.as_trained(config)
+    for split in ("valid", "test"):
+        try: return ReconDataset.as_trained(config, split=split)
+        except ValueError as error:
+            if "no split" not in str(error): raise
+    print(f"{config['data_root']} holds no people held out: these are training people")
+    return ReconDataset.as_trained(config)
 
 def true_meshes(data: ReconDataset, subject: str, view: int = 0) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
     "The scan and the bare body of a subject, in the frame of a view."
