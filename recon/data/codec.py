@@ -179,7 +179,8 @@ def pack_points(
     reach = reach_of(values["pts"])
     out = np.empty(len(values["pts"]), BODY_RECORD if "body_d" in values else RECORD)
     out["pts"] = (values["pts"]*(_STEPS/reach)).round().short()
-    out["nrm"] = (fold_normals(values["nrm"])*_STEPS).round().short()
+    nrm = (fold_normals(values["nrm"])*_STEPS).round().short()
+    out["nrm"] = torch.where(nrm.flip(-1).abs() == _STEPS, nrm.abs(), nrm)      # on the rim of the unfolded octahedron two places are one normal
     out["d"] = values["d"][:, 0].half()
     out["rgb"] = (values["rgb"].clamp(0, 1)*255).round().byte()
     if "body_d" in values:
