@@ -406,10 +406,12 @@ def dress(
     template: Template,
     posed: PosedBody,
     rng: np.random.Generator,
+    under: list = (),   # vertices and faces of what is worn already
 ) -> list[Sewn]:
     "Put on all garments, each over the ones before."
     rest, bones = posed.rest.double().numpy(), posed.bones.double().numpy()
     obstacle, worn = Obstacle(posed.vertices.numpy(), template.skin_faces), []
+    for layer in under: obstacle = obstacle.with_layer(*layer)
     for garment in garments:
         worn.append(sew(garment, template, rest, bones, obstacle, rng))
         if garment.ease is not None and not garment.buried: obstacle = obstacle.with_layer(*worn[-1].layer)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SPACING', 'HEAD_SPACING', 'STREAMS', 'Person', 'arm_clearance', 'pose_person', 'Layer', 'garment_layer',
-           'hair_layer', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'make_person']
+           'hair_layer', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'beside', 'dress_over',
+           'piece_layer', 'asset_hair', 'make_person']
 
 # %% ../../nbs/people/person.ipynb #77ae3b4c
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import torch
 from ..body.anny import PosedBody
 from ..geometry.query import MeshQuery
 from ..geometry.refined import RefinedColors, split_faces
+from .assets import Pieces, Texture, Wardrobe, Worn, choose_pieces, find_slot, fit, load_wardrobe, wear
+from .bvh import draw_clip, load_clips
 from .cut import close_loops, normals
 from .fabric import random_color
 from .fuse import Solid, fuse
@@ -104,11 +107,13 @@ def _thickening(place: Places, voxel: float) -> np.ndarray:
     eyelids = face & (np.abs(place.y - .846) < .014) & (np.abs(x - .031) < .02) & (place.z > .09)
     return np.max([.0004*eyelids, max(.0015, .6*voxel - .004)*ramp(place.hand, .6, .9)], axis=0)
 
-def body_layer(skin: np.ndarray, template: Template, garments: list[Garment], colors: Skin, voxel: float) -> Layer:
-    "The layer of the skin that garments leave visible."
+def body_layer(skin: np.ndarray, template: Template, garments: list[Garment], colors: Skin, voxel: float, hidden: np.ndarray) -> Layer:
+    "The layer of the skin that garments leave visible; without the base vertices `hidden` (19158,)."
     part, place = template.parts["body"], template.parts["body"].places
     in_shoe = np.max([garment.covers(place) for garment in garments if garment.sole] + [np.full(len(place), -1.)], axis=0) > .025
-    shown = ~in_shoe[part.faces].all(1) & ~template.hollow
+    under = part.matrix @ hidden.astype(float)
+    shown = ~in_shoe[part.faces].all(1) & ~(under > .999)[part.faces].all(1) & ~template.hollow
+    skin = skin - normals(skin, part.faces)*(.006*under)[:, None]
     uv = part.uv[shown]
     values = np.column_stack([place.table, _thickening(place, voxel)])
     faces, vertices, values = close_loops(part.faces[shown], _skin_under(skin, template, garments), values)
@@ -157,24 +162,73 @@ def paint_surface(layers: list[Layer], solids: list[Solid], vertices: np.ndarray
         points, colors, gaps = torch.cat([points, middles]), np.concatenate([colors, more]), np.concatenate([gaps, gap], 1)
     return RefinedColors(torch.as_tensor(colors), tree.corners, tree.first)
 
+# %% ../../nbs/people/person.ipynb #43f72fb3
+def _slot(garment: Garment, template: Template) -> str:
+    "Where a garment is worn."
+    places = template.parts[garment.part].places
+    return "shoes" if garment.sole else find_slot(places.table[garment.covers(places) > 0])
+
+def beside(garments: list[Garment], pieces: Pieces, template: Template) -> list[Garment]:
+    "The garments that `pieces` leave room for."
+    kept = [(slot, garment) for garment in garments if (slot := _slot(garment, template)) not in pieces.slots]
+    if "top" not in pieces.slots: return [garment for _, garment in kept]
+    bottoms = [garment for slot, garment in kept if slot == "bottom"]
+    tops = [piece for piece in pieces.clothes if piece.slot == "top"]
+    hem = np.min([np.quantile(fit(piece.clo, template.rest)[template.places_of_mesh[piece.clo.corners[:, 0], 3] < .1][:, 1], .02) for piece in tops] + [9.])
+    if bottoms and hem < 9: bottoms[0].hidden = lambda p: np.minimum(.045 + hem - p.y + 5*(p.leg > .9), 1)
+    return [garment for slot, garment in kept if slot != "bottom" or garment is bottoms[0]]
+
+def dress_over(garments, pieces: Pieces, template, posed, voxel: float, rng) -> tuple[list[Sewn], list[Worn]]:
+    "Put on garments and pieces, from the inside to the outside."
+    if not pieces.clothes: return dress(garments, template, posed, rng), []
+    low = [_slot(garment, template) == "shoes" for garment in garments]
+    sewn, worn = dress([g for g, is_low in zip(garments, low) if is_low], template, posed, rng), []
+    as_solid = lambda layer: MeshQuery(torch.as_tensor(layer.vertices, dtype=torch.float32), torch.as_tensor(layer.faces))
+    def put_on(slots):
+        for piece in (piece for piece in pieces.clothes if piece.slot in slots):
+            under = [as_solid(layer) for layer in sewn] + [layer.solid for layer in worn if not layer.asset.material.transparent]
+            worn.append(wear(piece, template, posed, voxel, under))
+    put_on(("shoes", "bottom"))
+    sewn += dress([g for g, is_low in zip(garments, low) if not is_low], template, posed, rng, [(layer.vertices, layer.faces) for layer in worn])
+    put_on(("top", "suit", "extra"))
+    return sewn, worn
+
+def piece_layer(worn: Worn) -> Layer:
+    "The layer of a piece."
+    return Layer(worn.vertices, worn.faces, worn.color, np.full(len(worn.vertices), worn.thickness), closed=False)
+
+def _pieces(rng, assets, female: bool, phenotype: dict, dressed: bool) -> Pieces:
+    "What a person wears of `assets`."
+    if not assets: return Pieces()
+    return choose_pieces(rng, assets if isinstance(assets, Wardrobe) else load_wardrobe(str(assets)), female, phenotype, dressed)
+
+def asset_hair(pieces, template, posed, colors: Skin, layers: list[Layer], voxel: float, rng) -> Layer:
+    "The hair of a wardrobe, outside of the body and all `layers`; in half of the cases of the colour of the brows."
+    under = [MeshQuery(torch.as_tensor(v, dtype=torch.float32), torch.as_tensor(f)) for v, f in
+             [(posed.vertices.numpy(), template.skin_faces)] + [(layer.vertices, layer.faces) for layer in layers]]
+    return piece_layer(wear(pieces.hair, template, posed, voxel, under, colors.hair if rng.random() < .5 else None))
+
 # %% ../../nbs/people/person.ipynb #d6df5ef3
-def _layers(template, posed, female, age, outfit, voxel, rngs) -> tuple[list[Layer], str]:
+def _layers(template, posed, female, age, outfit, pieces, voxel, rngs) -> tuple[list[Layer], str]:
     "All layers of a posed person, and what they are."
     noise = Noise(rngs["noise"])
     top, bottom = choose_outfit(rngs["outfit"], female, outfit)
     fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
-    garments = make_outfit(rngs["clothes"], Tailor(template, noise, fine), top, bottom)
-    worn = dress(garments, template, posed, rngs["drape"])
+    garments = beside(make_outfit(rngs["clothes"], Tailor(template, noise, fine), top, bottom), pieces, template)
+    worn, more = dress_over(garments, pieces, template, posed, voxel, rngs["drape"])
     colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female)
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     shade = random_color(rngs["hair"]) if style == "beanie" else colors.hair
-    layers = [body_layer(skin, template, garments, colors, voxel), eye_layer(template, posed, colors)]
-    layers += [garment_layer(sewn) for sewn in worn]
+    if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
+    layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
+    layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
+    label = "+".join(garment.name for garment in garments) if pieces.clothes else top if top == "dress" else f"{top}+{bottom}"
+    if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], voxel, rngs["assets"])], f"{label} {pieces.names}"
     layers += [hair_layer(hair, noise, shade) for hair in make_hair(template, posed, skin, noise, style, rngs["hair"])]
-    return layers, f"{top} {style}" if top == "dress" else f"{top}+{bottom} {style}"
+    return layers, " ".join(filter(None, (label, style, pieces.names)))
 
 # %% ../../nbs/people/person.ipynb #a531e37f
-STREAMS = ("shape", "pose", "noise", "outfit", "clothes", "drape", "skin", "hair", "face")
+STREAMS = ("shape", "pose", "noise", "outfit", "clothes", "drape", "skin", "hair", "face", "assets")
 
 def make_person(
     seed: int,
@@ -182,15 +236,21 @@ def make_person(
     outfit: str = None,     # a top, a bottom or both ("jacket", "skirt", "tee+wide"); none: any
     style: str = None,      # of the poses in `recon.people.pose.STYLES`; none: any
     pose: np.ndarray = None,  # (163,4,4) for `AnnyBody.pose`, in place of a style
+    assets: str | Wardrobe = None,  # folder of MakeHuman packs to mix in
+    poses: str = None,      # folder of BVH files; half of the people take their pose from there
 ) -> Person:
-    "The person of a seed: the same arrays every time for the same `VERSION`."
+    "The person of a seed: the same arrays every time for the same `VERSION`, assets and poses."
     check_style(style)
     if pose is not None: check_pose(pose, style)
+    if poses and (style or pose is not None): raise ValueError(f"poses={str(poses)!r} together with a style or a pose; expected one of them")
     rngs = dict(zip(STREAMS, np.random.default_rng(seed).spawn(len(STREAMS))))
     female, age, template = bool(rngs["shape"].random() < .5), sample_age(rngs["shape"]), load_template()
     phenotype, (face, expression) = sample_phenotype(rngs["shape"], female, age), sample_expression(rngs["face"])
-    posed, pose_name = pose_person(rngs["pose"], template, phenotype, face, style, pose)
-    layers, label = _layers(template, posed, female, age, outfit, 1.85/resolution, rngs)
+    clip = draw_clip(rngs["assets"], load_clips(poses), template) if poses and rngs["assets"].random() < .5 else (pose, None)
+    posed, pose_name = pose_person(rngs["pose"], template, phenotype, face, style, clip[0])
+    pose_name = clip[1] or pose_name
+    pieces = _pieces(rngs["assets"], assets, female, phenotype, dressed=outfit is not None)
+    layers, label = _layers(template, posed, female, age, outfit, pieces, 1.85/resolution, rngs)
     low, high = (np.stack([getattr(layer.vertices, end)(0) for layer in layers]) for end in ("min", "max"))
     low, high = low.min(0), high.max(0)
     scale = 1.84/(high - low).max()

@@ -67,6 +67,11 @@ class Skin:
         self.brow = np.clip(.55*self.hair + np.array([.02, 0, -.02])*self.grey, .02, .42)
         self._draw_face(rng)
         self.scalp = None   # density of hair that is too short for a shape of its own: places -> (N,)
+        self.picture = None # of the skin: texture coordinates -> colours (N,4)
+
+    def wear_picture(self, picture):
+        "Take the colours of the skin from a texture."
+        self.picture, self.tone = picture, np.median(picture.image[..., :3].reshape(-1, 3), axis=0)
 
     def _draw_hair(self, rng, age) -> tuple[np.ndarray, float]:
         "The colour of the hair, and how grey it is."
@@ -113,6 +118,7 @@ def hair_grain(noise: Noise, x, y, z) -> np.ndarray:
 # %% ../../nbs/people/skin.ipynb #d3e7d4ea
 def skin_color(skin: Skin, place: Places, uv: np.ndarray) -> np.ndarray:
     "The colour (N,3) of the skin anywhere."
+    if skin.picture is not None: return _pictured(skin, place, uv)
     noise, point = skin.noise, place.point + skin.offset
     color = skin.tone*(1 + .025*noise.layers(point, 24) + .018*noise(point, 260))[:, None]
     color = _redden(color, skin, .10*np.clip(noise(point, 40), -1, 1) + .35*ramp(place.hand, .5, .9)*ramp(-place.ny, -.2, .8))
@@ -120,6 +126,17 @@ def skin_color(skin: Skin, place: Places, uv: np.ndarray) -> np.ndarray:
     color = blend(color, .6*skin.tone + [.34, .24, .24], .8*nails)
     head = np.nonzero((place.head > .3) & (place.nz > -.98))[0]
     color[head] = _face_color(skin, color[head], place[head], uv[head])
+    return np.clip(color, .01, .99)
+
+def _pictured(skin, place, uv) -> np.ndarray:
+    "The picture of a skin, with the lashes, brows and stubble that pictures leave to other meshes."
+    color = skin.picture(uv)[:, :3].astype(float)
+    head = np.nonzero((place.head > .3) & (place.nz > -.98))[0]
+    x, y, z = np.abs(place.x[head]), place.y[head], place.z[head]
+    capped = (uv[head] == 0).all(1)   # an open mouth: teeth above, tongue below
+    inner = np.where((y > .7746)[:, None], [.86, .83, .77], [.30, .10, .10])
+    face = np.where(capped[:, None] & (z > .12)[:, None], inner, color[head])
+    color[head] = _hairs(skin, _eyes_around(skin, face, place[head], uv[head], x, y, z), place[head], x, y, z)
     return np.clip(color, .01, .99)
 
 def _redden(color, skin, share) -> np.ndarray:
