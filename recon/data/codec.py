@@ -198,7 +198,7 @@ def unpack_points(
     layout = BODY_RECORD if records.shape[-1] == BODY_RECORD.itemsize else RECORD
     def field(name):
         kind, offset = layout.fields[name][:2]
-        part = records[..., offset:offset + kind.itemsize].contiguous()
+        part = records[..., offset:offset + kind.itemsize].clone(memory_format=torch.contiguous_format)    # aligned, even a single record
         return part.view({"i2": torch.int16, "f2": torch.float16, "u1": torch.uint8, "i4": torch.int32}[kind.base.str[1:]])
     scale = torch.as_tensor(reach, dtype=torch.float32, device=records.device)[..., None, None] / _STEPS
     out = dict(pts=field("pts").float()*scale, d=field("d").float(), nrm=unfold_normals(field("nrm").float()/_STEPS), rgb=field("rgb").float()/255)
