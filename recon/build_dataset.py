@@ -166,8 +166,8 @@ def build(cfg: BuildDataset, tasks: dict[str, dict], missing: list[str]) -> dict
     from recon.data.pool import cluster_width, open_pool, outcomes
     width = cluster_width(cfg.scheduler) if cfg.scheduler else worker_count(
         cfg.workers, len(missing), max(subject_cost(**tasks[name]).memory for name in missing), free_memory())
-    forecast, begin, problems, size = foresee(cfg, tasks, missing, width), time.monotonic(), {}, 0
-    guess = f"foreseen: {duration(forecast.seconds)}, {amount(forecast.size)}"
+    forecast, begin, problems, size, work = foresee(cfg, tasks, missing, width), time.monotonic(), {}, 0, 0.
+    guess = f"{duration(sum(cost.seconds for cost in forecast.costs.values()))} and {amount(forecast.size)}"
     with tqdm(total=len(missing), desc="build", unit="subject") as bar, \
          closing(outcomes(build_task, {name: (tasks[name],) for name in missing}, open_pool(cfg.scheduler), width)) as results:
         for name, result in results:
@@ -175,11 +175,11 @@ def build(cfg: BuildDataset, tasks: dict[str, dict], missing: list[str]) -> dict
             if isinstance(result, Exception): result = Outcome(problem=f"failed: {result}")
             if result.problem: problems[name] = result.problem
             forecast.add(name, result.size)
-            size += result.size
+            size, work = size + result.size, work + result.seconds
             check_room(forecast.size, free_disk(tasks[name]["path"].parent), tasks[name]["path"].parent, [])
             bar.set_postfix_str(str(forecast))
             bar.update()
-    print(f"{len(missing) - len(problems)} subjects in {duration(time.monotonic() - begin)}, {amount(size)} ({guess})")
+    print(f"{len(missing) - len(problems)} subjects in {duration(time.monotonic() - begin)}: {duration(work)} of a core and {amount(size)}, foreseen were {guess}")
     return problems
 
 def main(cfg: BuildDataset) -> Path:
