@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SPACING', 'HEAD_SPACING', 'STREAMS', 'Person', 'arm_clearance', 'pose_person', 'Layer', 'garment_layer',
-           'hair_layer', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'beside', 'dress_over',
-           'piece_layer', 'asset_hair', 'make_person']
+           'hair_layer', 'hair_layers', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'beside',
+           'dress_over', 'piece_layer', 'asset_hair', 'make_person']
 
 # %% ../../nbs/people/person.ipynb #77ae3b4c
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from .bvh import draw_clip, load_clips
 from .cut import close_loops, normals
 from .fabric import random_color
 from .fuse import Solid, fuse
-from .hair import Hair, choose_style, hair_color, make_hair
+from .hair import STYLES as HAIR_STYLES, Hair, choose_style, hair_color, head_size, make_beard, make_hair, scalp
 from .noise import Noise, ramp
 from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_outfit
 from .pose import check_pose, check_style, sample_pose
@@ -89,10 +89,22 @@ def garment_layer(sewn: Sewn) -> Layer:
         return sewn.garment.fabric.color(Places(mixed[:, :-1]), mixed[:, -1])
     return Layer(sewn.vertices, sewn.faces, paint, sewn.garment.thickness + sewn.garment.fabric.relief(sewn.places, sewn.margin))
 
-def hair_layer(hair: Hair, noise: Noise, color: np.ndarray) -> Layer:
-    "The layer of a piece of hair."
-    paint = lambda face, weights: hair_color(Places(_mix(hair.places.table, hair.faces, face, weights)), noise, color)
+def hair_layer(hair: Hair, noise: Noise, color: np.ndarray, skin: np.ndarray, wave: float = 0.) -> Layer:
+    "The layer of a piece of hair of this colour over skin of that."
+    values = np.column_stack([hair.strands, hair.density])
+    def paint(face, weights):
+        mixed = _mix(values, hair.faces, face, weights)
+        return hair_color(mixed[:, :3], mixed[:, 3], noise, color, skin, wave)
     return Layer(hair.vertices, hair.faces, paint, hair.thickness, hair.closed)
+
+def hair_layers(template, posed, skin, noise, colors: Skin, style: str, rng) -> list[Layer]:
+    "Hair and beard; the scalp takes the colour of what is too short for a shape."
+    shade = random_color(rng) if style == "beanie" else colors.hair
+    grown = make_hair(template, posed, skin, noise, style, rng)
+    beard = make_beard(template, skin, noise, colors.beard, colors.moustache, head_size(template, posed))
+    if style not in ("bald", "beanie", "thin"):
+        colors.scalp = lambda place: .6*ramp(scalp(place, noise), -.009, .006)*(.85 + .2*noise(place.point, 380))
+    return [hair_layer(hair, noise, shade, colors.tone, HAIR_STYLES[style].wave) for hair in grown] + [hair_layer(hair, noise, .85*colors.hair, colors.tone) for hair in beard]
 
 # %% ../../nbs/people/person.ipynb #7671437e
 def _skin_under(skin: np.ndarray, template: Template, garments: list[Garment]) -> np.ndarray:
@@ -216,15 +228,14 @@ def _layers(template, posed, female, age, outfit, pieces, voxel, rngs) -> tuple[
     fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
     garments = beside(make_outfit(rngs["clothes"], Tailor(template, noise, fine), top, bottom), pieces, template)
     worn, more = dress_over(garments, pieces, template, posed, voxel, rngs["drape"])
-    colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female)
+    colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female, age)
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
-    shade = random_color(rngs["hair"]) if style == "beanie" else colors.hair
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
     layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
     layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
     label = "+".join(garment.name for garment in garments) if pieces.clothes else top if top == "dress" else f"{top}+{bottom}"
     if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], voxel, rngs["assets"])], f"{label} {pieces.names}"
-    layers += [hair_layer(hair, noise, shade) for hair in make_hair(template, posed, skin, noise, style, rngs["hair"])]
+    layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"])
     return layers, " ".join(filter(None, (label, style, pieces.names)))
 
 # %% ../../nbs/people/person.ipynb #a531e37f
