@@ -154,12 +154,12 @@ def _mane(template: Template, posed: PosedBody, noise: Noise, style: str, rng, s
     points = step @ carry(part.matrix @ posed.rest.double().numpy(), part.skinning, posed.bones.double().numpy())
     raised = locks(strands, noise, 1.3*kind.lock, 1.5*kind.wave)
     swing = .35*kind.wave*np.stack([np.sin(strands[:, 2]*90 + 2*noise(place.point, 9)), 0*raised, np.cos(strands[:, 2]*90)], 1)*ramp(strands[:, 2], .05, .15)[:, None]
-    points = points + (normals(points, faces)*(.003 + .0065*raised)[:, None] + swing)*size
+    points = points + (normals(points, faces)*(.004 + .0045*raised)[:, None] + swing)*size
     ragged = noise(strands[:, :2] @ np.array([[1, 0, 0], [0, 1, 0]]), 110)
     level = np.minimum(place.y - end - (.003 if style == "bob" else .009)*ragged, _face_opening(place) + .004*noise(place.point, 30))
     faces, vertices, table, strands = clip(faces, level, points, place.table, strands)
     places = Places(table)
-    thick = .0105*(.45 + .55*ramp(places.y, end, end + (.03 if style == "bob" else .14)))
+    thick = .0125*(.75 + .25*ramp(places.y, end, end + (.03 if style == "bob" else .14)))
     return Hair(vertices, large_islands(faces, len(vertices)), places, strands, np.ones(len(vertices)), thick*size)
 
 # %% ../../nbs/people/hair.ipynb #34b0cde9
@@ -259,7 +259,7 @@ def hair_color(
     across, along = _swung(strands, wave)
     line = lambda width, length: noise(np.column_stack([across/width, along/length]) + 11)
     tone = .20*line(.0016, .05) + .16*line(.004, .07) + .13*line(.013, .09) + .10*ramp(along, .05, .3)
-    warm = 1 + .06*line(.006, .1)[:, None]*np.array([1, 0, -1])
-    color = base*(1 + np.clip(tone, -.5, .6))[:, None]*warm
+    warm = 1 + .02*line(.006, .1)[:, None]*np.array([1, 0, -1])
+    color = base*(1 + (1 - .5*base.mean())*np.clip(tone, -.5, .6))[:, None]*warm
     cover = np.clip(1.6*density - .3 + .35*line(.0020, .03)*(1 - density), 0, 1)
     return np.clip(blend(skin*[.93, .90, .88], color, cover), .01, .99)
