@@ -13,6 +13,7 @@ from math import inf
 import torch
 import warp as wp
 from torch import Tensor
+from .nearest import add_signs, available, make_discs, nearest_points, surface_sides
 
 # %% ../../nbs/geometry/query.ipynb #a73f51de
 wp.config.log_level = wp.LOG_WARNING
@@ -86,6 +87,7 @@ class MeshQuery:
         self.vertices, self.faces = vertices.detach().float().contiguous(), faces.long()
         self._corners = faces.int().contiguous().flatten()
         self._mesh = wp.Mesh(wp.from_torch(self.vertices, dtype=wp.vec3), wp.from_torch(self._corners), support_winding_number=True)
+        self._prepared = [None, None]
 
     def _launch(self, kernel, points, *arguments):
         "Run `kernel` over `points` (N,3): distance (N,), face (N,), barycentric weights (N,3)."
@@ -105,8 +107,30 @@ class MeshQuery:
         accuracy: float = 2.0,      # of the sign: a group of faces counts as one from this many times its radius
     ) -> tuple[Tensor, Tensor, Tensor]: # distance (N,), face (N,) and barycentric weights (N,3) of the nearest point
         "The nearest point of the mesh."
+        if self._worthwhile(points):
+            points = points.detach().to(self.vertices).contiguous()
+            if not signed or self._sides(): answers = nearest_points(self._mesh, self._discs(), points, float(max_distance))
+            if not signed: return answers
+            if self._sides():
+                add_signs(self._mesh, self._sides(), points, answers, float(accuracy))
+                return answers
         if signed: return self._launch(_signed, points, float(max_distance), float(accuracy))
         return self._launch(_closest, points, float(max_distance))
+
+    def _worthwhile(self, points: Tensor) -> bool:
+        "Whether so many points repay what `recon.geometry.nearest` prepares; on a CPU alone."
+        return self.vertices.device.type == "cpu" and 2*len(points) >= len(self.faces) < 2**24 and available()
+
+    def _discs(self):
+        if self._prepared[0] is None: self._prepared[0] = make_discs(self._mesh)
+        return self._prepared[0]
+
+    def _sides(self):
+        "What the quick signs need; None for a mesh that is not closed."
+        if self._prepared[1] is None:
+            inside = lambda points: self._launch(_signed, points, 1e6, 2.)[0] < 0
+            self._prepared[1] = surface_sides(self._mesh, self.vertices, self.faces, inside) or ()
+        return self._prepared[1] or None
 
     def signed_distance(self, points: Tensor) -> Tensor:
         "Distances (N,) of points (N,3), negative inside."
