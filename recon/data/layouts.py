@@ -74,18 +74,25 @@ def find_scans(
 # %% ../../nbs/data/layouts.ipynb #10f62ca6
 KINDS = {BODY_VERTICES: "anny", 13_718: "anny", 10_475: "smplx", 6_890: "smpl"}   # vertices -> body model
 
-def read_body(path: Path) -> tuple[np.ndarray, str]:
-    "Vertices (B,3) of a body mesh in the order of its file, and the model they belong to."
+def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    "Vertices and triangles of an OBJ, in the order of the file."
+    lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.startswith(("v ", "f "))]
+    corners = [[int(corner.split("/")[0]) - 1 for corner in line[1:4]] for line in lines if line[0] == "f"]
+    return np.array([line[1:4] for line in lines if line[0] == "v"], dtype=np.float64), np.array(corners, dtype=np.int64).reshape(-1, 3)
+
+def read_body(path: Path) -> tuple[np.ndarray, str, Tensor]:
+    "Vertices (B,3) of a body mesh in the order of its file, the model they belong to, and its faces if it has any."
     path = Path(path)
     try:
-        if path.suffix.lower() == ".obj":
-            points = np.array([line.split()[1:4] for line in path.read_text(errors="replace").splitlines() if line.startswith("v ")], dtype=np.float64)
-        else: points = np.asarray(trimesh.load(path, process=False).vertices)
+        if path.suffix.lower() == ".obj": points, faces = _read_obj(path)
+        else:
+            mesh = trimesh.load(path, process=False)
+            points, faces = np.asarray(mesh.vertices), np.asarray(getattr(mesh, "faces", []), dtype=np.int64)
     except Exception as error: raise ValueError(f"{path}: cannot be read as a mesh ({error})") from error
     if len(points) not in KINDS:
         raise ValueError(f"{path}: {len(points)} vertices; expected a body of Anny ({BODY_VERTICES} or 13718), SMPL-X (10475) or SMPL (6890)")
     if not np.isfinite(points).all(): raise ValueError(f"{path}: vertices that are NaN or infinite; register the body again")
-    return points, KINDS[len(points)]
+    return points, KINDS[len(points)], torch.tensor(faces) if len(faces) else None
 
 # %% ../../nbs/data/layouts.ipynb #25017a62
 def read_params(path: Path) -> dict:
@@ -125,6 +132,7 @@ class Placed:
     kind: str = ""          # anny, smplx or smpl
     framed: bool = False    # the layout says: metres or [-1,1]^3, upright, facing +z
     joints: Tensor = None   # (J,3), where the model's file was at hand
+    body_faces: Tensor = None  # (F,3), where the model's file or the body's mesh has them
 
 # %% ../../nbs/data/layouts.ipynb #c79a2634
 def _from_params(files: ScanFiles, vertices: np.ndarray, body_file: str) -> Placed:
@@ -132,13 +140,14 @@ def _from_params(files: ScanFiles, vertices: np.ndarray, body_file: str) -> Plac
     params = read_params(files.params)
     gender, hands = hand_style(files.layout, params)
     posed = {name: value for name, value in params.items() if name not in ("scale", "translation", "global_orient", "transl")}
-    body, joints = pose_smpl(load_smpl(body_file, "smplx", gender), **hands, **posed)
+    model = load_smpl(body_file, "smplx", gender)
+    body, joints = pose_smpl(model, **hands, **posed)
     root = joints[0].numpy()
     if files.layout == "thuman":
         lost = [name for name in ("scale", "translation", "global_orient") if name not in params]
         if lost: raise ValueError(f"{files.params}: no {', '.join(lost)}; without it the body cannot be laid over the scan")
         vertices = undo_placement(vertices, params, root)
-    return Placed(torch.as_tensor(vertices).float(), (body - root).float(), "smplx", True, (joints - root).float())
+    return Placed(torch.as_tensor(vertices).float(), (body - root).float(), "smplx", True, (joints - root).float(), model.faces)
 
 def place_scan(
     files: ScanFiles,
@@ -148,11 +157,11 @@ def place_scan(
     "Bring scan and body into one frame, as the layout says."
     if files.params and body_file: return _from_params(files, vertices, body_file)
     if not files.body: return Placed(torch.as_tensor(vertices).float())
-    body, kind = read_body(files.body)
-    place = Placed(torch.as_tensor(vertices).float(), torch.as_tensor(body).float(), kind, files.layout in ("ours", "sith", "customhumans"))
+    body, kind, faces = read_body(files.body)
+    place = Placed(torch.as_tensor(vertices).float(), torch.as_tensor(body).float(), kind, files.layout in ("ours", "sith", "customhumans"), body_faces=faces)
     if kind == "anny": place.body = body_from_anny_topology(place.body)
     if files.layout == "thuman":   # at least the orientation and the size are known
         params = read_params(files.params)
         undo = lambda points: torch.as_tensor(undo_placement(points.double().numpy(), params, np.zeros(3))).float()
-        place = Placed(undo(place.vertices), undo(place.body), kind, True)
+        place = Placed(undo(place.vertices), undo(place.body), kind, True, body_faces=faces)
     return place
