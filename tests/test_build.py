@@ -152,14 +152,14 @@ def test_a_split_holds_out_whole_subjects_of_each_source(tmp_path):
         cfg = BuildDataset.resolve(dict(num_people=20, source=f"people + {tmp_path}/scans") | options)
         return split(cfg, jobs(cfg))
 
-    for name in "abcdefghij": (tmp_path/"scans"/name).mkdir(parents=True); (tmp_path/"scans"/name/f"{name}_body.ply").touch()
+    for name in "abcdefghij": (tmp_path/"scans"/name).mkdir(parents=True); (tmp_path/"scans"/name/f"{name}.obj").touch(); (tmp_path/"scans"/name/f"{name}_body.ply").touch()
     alone, both = parts(source=str(tmp_path/"scans")), parts(num_valid=2)
     assert alone == dict(train=[], valid=[], test=list("abcdefghij"))
     assert both["test"] == [f"{i:04d}" for i in range(12, 20)] and both["valid"][:2] == ["0010", "0011"]
     assert all(name.startswith("scans_") for name in both["valid"][2:]) and len(both["train"]) == 10 + 8
     before = parts(num_test=2, num_valid=3)
     assert sorted(sum(before.values(), [])) == sorted([f"{i:04d}" for i in range(20)] + [f"scans_{name}" for name in "abcdefghij"])
-    (tmp_path/"scans"/"k").mkdir(); (tmp_path/"scans"/"k"/"k_body.ply").touch()
+    (tmp_path/"scans"/"k").mkdir(); (tmp_path/"scans"/"k"/"k.obj").touch(); (tmp_path/"scans"/"k"/"k_body.ply").touch()
     after = parts(num_test=2, num_valid=3)
     moved = {name for part in before for name in set(before[part]) - set(after[part])}
     assert len(moved) <= 2, moved

@@ -7,7 +7,7 @@ __all__ = ['UNITS', 'LIMITS', 'Rejected', 'check_height', 'stand_up', 'trunk_fra
            'doubtful_share', 'open_edges', 'check_colors', 'overlay', 'check_alignment', 'normalise', 'body_model_of',
            'give_body', 'load_subject']
 
-# %% ../../nbs/data/gate.ipynb #2545be2a
+# %% ../../nbs/data/gate.ipynb #b7531598
 from pathlib import Path
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ from ..geometry.mesh import sample_surface, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view, rotation
 
-# %% ../../nbs/data/gate.ipynb #602ab8da
+# %% ../../nbs/data/gate.ipynb #09657bfc
 class Rejected(ValueError):
     "A scan that is not fit for training; `picture` (H,W,3) shows why, where that helps."
     def __init__(self, message: str, picture: Tensor = None):
         super().__init__(message)
         self.picture = picture
 
-# %% ../../nbs/data/gate.ipynb #0d39b2f2
+# %% ../../nbs/data/gate.ipynb #c44d518e
 UNITS = dict(m=1., cm=.01, mm=.001, inch=.0254)
 
 def check_height(
@@ -47,7 +47,7 @@ def check_height(
     way = f"If the scan is in {'another unit' if not fits else ' or '.join(fits)}, rebuild with `-p unit {fits[0]}`." if fits else "Scale the scan to metres first."
     raise Rejected(f"{path}: figure is {height:.3g} m tall (unit={unit}); expected 0.4-2.5. {way}")
 
-# %% ../../nbs/data/gate.ipynb #c2c45f39
+# %% ../../nbs/data/gate.ipynb #123a8065
 def stand_up(vertices: Tensor) -> Tensor:
     "Turn a scan with z up to y up; any other stays."
     x, y, z = (vertices.amax(0) - vertices.amin(0)).tolist()
@@ -75,7 +75,7 @@ def check_orientation(body: Tensor, canonical: Tensor, path: str = "scan"):
     yaw = yaw_of(frame)
     if abs(yaw) > 90: raise Rejected(f"{path}: the body faces {yaw:.0f} degrees from +z; expected within 90. Turn scan and body about y together.")
 
-# %% ../../nbs/data/gate.ipynb #b50122a6
+# %% ../../nbs/data/gate.ipynb #4b61c818
 @wp.kernel
 def _disagree(mesh: wp.uint64, points: wp.array(dtype=wp.vec3), low: float, high: float, doubtful: wp.array(dtype=float)):
     i = wp.tid()
@@ -103,14 +103,14 @@ def open_edges(vertices: Tensor, faces: Tensor) -> float:
     counts = torch.unique(pairs[:, 0]*len(vertices) + pairs[:, 1], return_counts=True)[1]
     return float((counts == 1).float().mean())
 
-# %% ../../nbs/data/gate.ipynb #06be8405
+# %% ../../nbs/data/gate.ipynb #2ac8693b
 def check_colors(colors, faces: Tensor, path: str = "scan"):
     "Colours that vary over the surface."
     face = torch.linspace(0, len(faces) - 1, 500).long()
     seen = colors(face, torch.full((500, 3), 1/3)) if callable(colors) else colors[faces[face]].mean(1)
     if float(seen.std(0).max()) < 1e-3: raise Rejected(f"{path}: one colour everywhere; expected a texture or a colour a vertex")
 
-# %% ../../nbs/data/gate.ipynb #80afbe24
+# %% ../../nbs/data/gate.ipynb #c27da642
 def _shade(hits, query: MeshQuery, azimuth: float) -> Tensor:
     "How much of the light from the camera each pixel gives back."
     normals = vertex_normals(query.vertices, query.faces) @ rotation(azimuth, 0, query.vertices).T
@@ -135,7 +135,7 @@ def overlay(
         columns += [grey, torch.where(inner.mask[..., None], body_part, grey)]
     return torch.cat(columns, 1)
 
-# %% ../../nbs/data/gate.ipynb #4b70978a
+# %% ../../nbs/data/gate.ipynb #8fbbca3a
 LIMITS = dict(outside=(.15, "{:.0%} of the body lies more than 1 cm outside the scan; at most {:.0%}"),
               scan_median=(60, "half of the scan is farther than {:.0f} mm from the body; at most {}"),
               body_p95=(140, "5% of the body is farther than {:.0f} mm from the scan; at most {}"))
@@ -148,7 +148,7 @@ def check_alignment(scan: MeshQuery, body: MeshQuery, scale: float, path: str = 
     if bad: raise Rejected(f"{path}: body and scan do not fit: {'; '.join(bad)}.", picture)
     return found, picture
 
-# %% ../../nbs/data/gate.ipynb #0867f57a
+# %% ../../nbs/data/gate.ipynb #80085d10
 def normalise(vertices: Tensor) -> tuple[float, Tensor]:
     "Scale and centre with which (v - centre)*scale fits the cube; 1 and 0 where it does already."
     low, high = vertices.amin(0), vertices.amax(0)
@@ -166,7 +166,7 @@ def _any_gender(place: str, kind: str) -> str:
     there = [g for g in ("neutral", "male", "female") if any((folder/f"{kind.upper()}_{g.upper()}{s}").exists() for folder in (Path(place), Path(place)/kind) for s in (".npz", ".pkl"))]
     return there[0] if there else "neutral"
 
-# %% ../../nbs/data/gate.ipynb #3bc82af6
+# %% ../../nbs/data/gate.ipynb #5d7e2dbc
 def _turn(placed: Placed, yaw: float) -> Placed:
     "Turn scan and body about y until a body that faces `yaw` faces +z."
     back = lambda points: None if points is None else points @ rotation(yaw, 0, points).T
@@ -183,7 +183,7 @@ def give_body(placed: Placed, faces: Tensor, body_model: str, path: str) -> tupl
     given = Placed(placed.vertices, fit.vertices, "anny", placed.framed, fit.joints)
     return given, dict(body=f"registered to its {placed.kind} body" if placed.kind else "registered", units_a_metre=fit.scale)
 
-# %% ../../nbs/data/gate.ipynb #e928bc1f
+# %% ../../nbs/data/gate.ipynb #5ac6c128
 def load_subject(
     files: dict | ScanFiles,   # as `find_scans` gives them
     unit: str = "m",           # of scans whose layout does not say

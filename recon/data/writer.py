@@ -90,6 +90,7 @@ def write_subject(
         with h5py.File(temporary, "w", userblock_size=HEAD) as file:
             group = file.create_group(subject.name)
             group.attrs.update(label=subject.label, recipe=recipe, camera_mode=camera_mode)
+            if subject.facts: group.attrs["facts"] = json.dumps(subject.facts)   # of a scan: height, scale, centre, fit of the body
             put(group, arrays, codec)
         seal(temporary)
 
