@@ -28,7 +28,7 @@ from .config import Config, is_script, locate, run_script
 # %% ../nbs/00_build_dataset.ipynb #d2bd9469
 @dataclass
 class BuildDataset(Config):
-    "Build a dataset file in SiTH's layout."
+    "Build a dataset file."
     config: str = ""                   # YAML file; options given beside it win
     source: str | list[str] = "people" # `people` (procedural), a folder of scans, or several: `people+../scans`
     data_root: str = "data/people.h5"  # dataset file; the subjects' own files lie in a folder beside it
@@ -44,7 +44,7 @@ class BuildDataset(Config):
     size: int = 128                    # pixels of the pictures along a side
     nviews: int = 12                   # views a subject, evenly spread; even
     nsamples: int = 100_000            # training points a subject
-    codec: Literal["png", "zstd", "webp"] = "png"               # SiTH's layout; or fastest to read; or smallest
+    codec: Literal["png", "zstd", "webp"] = "zstd"              # fastest to read; smallest is webp, png is SiTH's layout, for exchange (`python -m recon.data.convert` brings any to any)
     camera_mode: Literal["orth", "persp"] = "orth"              # perspective pictures can be looked at, not trained on
     camera_sampling: Literal["uniform", "random"] = "uniform"   # level and evenly spread; or any azimuth, up to 10° above or below
     seed: int = 0                      # first person
