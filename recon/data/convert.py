@@ -46,4 +46,4 @@ def convert(
     return target
 
 # %% ../../nbs/data/convert.ipynb #70b8a796
-if is_script(globals()): tyro.cli(convert)
+if is_script(globals()): tyro.cli(convert, config=(tyro.conf.PositionalRequiredArgs,))
