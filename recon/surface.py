@@ -228,7 +228,9 @@ def clean_components(
         keep |= (_unexplained(part, pixel, area, inside) > .5) & (area > min_share/20*area.max())
         keep &= _sums(part, face_area*seen) >= min_inside*area
     keep &= ~bubble
-    if not keep.any(): raise ValueError(f"none of the {len(area)} parts of the surface lies under the mask; are mesh and mask in the same frame?")
+    if not keep.any():
+        warnings.warn(f"none of the {len(area)} parts of the surface lies under the mask: the largest is kept. Are mesh and mask in the same frame?", stacklevel=2)
+        keep = area == area.max()
     used, kept = faces[keep[part]].unique(return_inverse=True)
     return vertices[used], kept, sorted((a for a in area.tolist() if a), reverse=True)
 
