@@ -21,7 +21,7 @@ from ..body.anny import BODY_VERTICES, TO_Y_UP, load_anny
 from ..body.smplx import rotations
 from ..geometry.mesh import face_cross, gather, sample_surface, vertex_normals
 from ..geometry.query import MeshQuery
-from ..people.pose import X, Z, STYLES, align, part_of, sample_pose, turn
+from ..people.pose import BASIC, X, Z, align, part_of, sample_pose, turn
 
 # %% ../../nbs/data/register.ipynb #7c236c0b
 SPREAD = dict(spine=8, neck=8, head=12, clavicle=10, shoulder=10, upperarm01=60, upperarm02=8, lowerarm01=45, lowerarm02=25, wrist=25, finger=14,
@@ -190,7 +190,7 @@ def _whole_starts(target: Target) -> list:
     "Every style and side as (misfit, yaw, scale, pose, cloud, centre), best first."
     body, lib = load_anny(), library()
     joints, found = dict(zip(body.bone_names, body.pose().heads.numpy())), []
-    for style in STYLES:
+    for style in BASIC:
         pose = torch.tensor(sample_pose(np.random.default_rng(1), joints, style)[0]).float()
         with torch.no_grad(): vertices = body.pose(pose, SHAPE).vertices
         cloud = _cloud(vertices, body.model.faces, lib.face, lib.bary).numpy()
