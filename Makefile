@@ -8,11 +8,12 @@ PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-p
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test lab doctor clean
+.PHONY: help demo test bench lab doctor clean
 
 help:
 	@echo "make demo    build a dataset of procedural people, train on it, reconstruct people nobody trained on"
 	@echo "make test    run every test"
+	@echo "make bench   what distances, views, a subject and reading cost on this machine, other libraries beside them"
 	@echo "make lab     open JupyterLab on the data explorer"
 	@echo "make doctor  what this machine has, and what is missing"
 	@echo "make clean   remove the environment and caches; data/ and outputs/ stay"
@@ -22,6 +23,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/pytest tests
+
+bench: $(READY)
+	@$(BIN)/python -m recon.bench
 
 lab: $(READY)
 	@$(BIN)/jupyter lab nbs/explore_data.ipynb

@@ -6,11 +6,12 @@
 __all__ = ['Hits', 'rotation', 'pixel_rays', 'cast_view', 'View', 'render_view', 'visible_faces', 'view_strip']
 
 # %% ../../nbs/geometry/render.ipynb #2b81f553
+from math import inf
 from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
-from ..conventions import DISTANCE, SLOPE, pixel_centers, view_rotation
+from ..conventions import DISTANCE, SLOPE, pixel_centers, project, view_rotation
 from .mesh import gather, vertex_normals
 from .query import MeshQuery
 
@@ -52,10 +53,19 @@ def cast_view(
 ) -> Hits:
     "Cast one ray through each pixel centre of a view; an orthographic one covers [-1, 1]^2."
     R = rotation(azimuth, elevation, query.vertices)
-    origins, directions = pixel_rays(size, query.vertices, camera_mode)
+    rows, columns = _frame(project(query.vertices @ R.T, camera_mode), size)
+    origins, directions = (a.reshape(size, size, 3)[rows, columns].reshape(-1, 3) for a in pixel_rays(size, query.vertices, camera_mode))
     distance, face, bary = query.cast(origins @ R, directions @ R)
-    depth = origins[:, 2] + distance*directions[:, 2]
-    return Hits(face.reshape(size, size), bary.reshape(size, size, 3), depth.reshape(size, size))
+    hits = Hits(torch.full((size, size), -1, device=face.device), bary.new_zeros(size, size, 3), bary.new_full((size, size), -inf))
+    for whole, part in zip(hits, (face, bary, origins[:, 2] + distance*directions[:, 2])):
+        whole[rows, columns] = part.reshape(whole[rows, columns].shape)
+    return hits
+
+def _frame(at: Tensor, size: int) -> tuple[slice, slice]:
+    "Rows and columns of the pixels around points (N,2) of the image plane: only their rays can hit."
+    low = ((at.amin(0) + 1)*size/2 - 1).floor().clamp(0, size).long().tolist()
+    high = ((at.amax(0) + 1)*size/2 + 1).ceil().clamp(0, size).long().tolist()
+    return slice(size - high[1], size - low[1]), slice(low[0], high[0])
 
 # %% ../../nbs/geometry/render.ipynb #0354491b
 class View(NamedTuple):
