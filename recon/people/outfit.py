@@ -25,7 +25,7 @@ from .template import Places, Template, carry
 TOPS = dict(tee=(.17, .13), long=(.09, .07), polo=(.07, .03), shirt=(.14, .10), sweater=(.09, .09), turtleneck=(.03, .06), hoodie=(.11, .08),
             tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.04, .03), coat=(.05, .06), dress=(0, .14))
 BOTTOMS = dict(trousers=(.36, .20), slim=(.24, .20), wide=(.10, .14), cargo=(.09, .02), leggings=(0, .14), shorts=(.21, .10), skirt=(0, .20))
-EXTRAS = dict(glasses=.2, cap=.07, hat=.04, scarf=.06, tie=.35, bag=.08, backpack=.07)   # a tie: to a shirt or a blazer
+EXTRAS = dict(glasses=.2, cap=.07, hat=.04, scarf=.06, tie=0, bag=.08, backpack=.07)   # a tie: on demand
 OPEN = ("jacket", "blazer", "vest", "coat")    # worn open, over another top
 
 def _draw(rng, shares: dict, female: bool) -> str:
@@ -60,7 +60,7 @@ def choose_extras(rng: np.random.Generator, top: str, wanted: str = None) -> lis
     "Draw glasses, something on the head, around the neck and on the shoulders; what is `wanted` is worn."
     drawn, names = rng.random(len(EXTRAS)), _names(wanted)
     worn = {name for luck, (name, share) in zip(drawn, EXTRAS.items()) if name in names or luck < share}
-    if top not in ("shirt", "blazer") and "tie" not in names: worn.discard("tie")
+    if top != "shirt" and "tie" not in names: worn.discard("tie")
     if top in ("hoodie", "turtleneck") and "scarf" not in names: worn.discard("scarf")
     for first, second in (("cap", "hat"), ("scarf", "tie"), ("bag", "backpack")):
         if {first, second} <= worn: worn.discard(second if first in names or second not in names else first)
@@ -347,7 +347,8 @@ def _make_separates(rng, tailor, top, bottom) -> list[Garment]:
     else: lower.hidden = lambda p: np.minimum(.035 + hem - p.y + 5*(p.leg > .9), 1)
     if top not in OPEN: return [lower, upper]
     over = make_jacket(rng, tailor, top, hem if not tucked else .12)
-    upper.hidden = lambda p: .075 - over[0].covers(p)
+    below = lambda p: np.where((p.y < .3) & (top == "coat"), tailor.open_front(p, .03, .08), -1)
+    upper.hidden = lambda p: .075 - np.maximum(over[0].covers(p), below(p))
     upper.pieces = () if top in ("jacket", "coat") else upper.pieces
     return [lower, upper, *over]
 

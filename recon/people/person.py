@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SPACING', 'HEAD_SPACING', 'STREAMS', 'Person', 'arm_clearance', 'pose_person', 'Layer', 'garment_layer',
-           'hair_layer', 'hair_layers', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface', 'beside',
-           'dress_over', 'piece_layer', 'asset_hair', 'make_person']
+           'accessory_layer', 'hair_layer', 'hair_layers', 'body_layer', 'eye_layer', 'color_levels', 'paint_surface',
+           'beside', 'dress_over', 'piece_layer', 'asset_hair', 'make_person']
 
 # %% ../../nbs/people/person.ipynb #77ae3b4c
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from ..geometry.query import MeshQuery
 from ..geometry.refined import RefinedColors, split_faces
 from .assets import Pieces, Texture, Wardrobe, Worn, choose_pieces, find_slot, fit, load_wardrobe, wear
 from .bvh import draw_clip, load_clips
+from .accessory import Accessory, make_pieces
 from .cut import close_loops, normals
 from .fabric import random_color
 from .fuse import Solid, fuse
 from .hair import STYLES as HAIR_STYLES, Hair, choose_style, hair_color, head_size, make_beard, make_hair, scalp
 from .noise import Noise, ramp
-from .outfit import Garment, Sewn, Tailor, choose_outfit, dress, hidden_skin, make_outfit
+from .outfit import Garment, Sewn, Tailor, choose_extras, choose_outfit, dress, hidden_skin, make_outfit
 from .pose import check_pose, check_style, sample_pose
 from .shape import sample_age, sample_expression, sample_phenotype
 from .skin import Skin, eye_color, skin_color
@@ -88,6 +89,11 @@ def garment_layer(sewn: Sewn) -> Layer:
         mixed = _mix(table, sewn.faces, face, weights)
         return sewn.garment.fabric.color(Places(mixed[:, :-1]), mixed[:, -1])
     return Layer(sewn.vertices, sewn.faces, paint, sewn.garment.thickness + sewn.garment.fabric.relief(sewn.places, sewn.margin))
+
+def accessory_layer(worn: Accessory) -> Layer:
+    "The layer of an accessory."
+    paint = lambda face, weights: worn.paint(Places(_mix(worn.places.table, worn.faces, face, weights)))
+    return Layer(worn.vertices, worn.faces, paint, worn.thickness, worn.closed)
 
 def hair_layer(hair: Hair, noise: Noise, color: np.ndarray, skin: np.ndarray, wave: float = 0.) -> Layer:
     "The layer of a piece of hair of this colour over skin of that."
@@ -226,20 +232,23 @@ def _layers(template, posed, female, age, outfit, pieces, voxel, rngs) -> tuple[
     noise = Noise(rngs["noise"])
     top, bottom = choose_outfit(rngs["outfit"], female, outfit)
     fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
-    garments = beside(make_outfit(rngs["clothes"], Tailor(template, noise, fine), top, bottom), pieces, template)
+    tailor, extras = Tailor(template, noise, fine), choose_extras(rngs["outfit"], top, outfit)
+    garments = beside(make_outfit(rngs["clothes"], tailor, top, bottom), pieces, template)
     worn, more = dress_over(garments, pieces, template, posed, voxel, rngs["drape"])
     colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female, age)
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
     layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
     layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
-    label = "+".join(garment.name for garment in garments) if pieces.clothes else top if top == "dress" else f"{top}+{bottom}"
+    label = "+".join(garment.name for garment in garments) if pieces.clothes else "+".join([top] + [bottom]*(top != "dress") + extras)
+    layers += [accessory_layer(piece) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras, voxel)]
     if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], voxel, rngs["assets"])], f"{label} {pieces.names}"
+    if {"cap", "hat"} & set(extras) and style not in ("bald", "thin"): style = "buzz"   # what fits under a hat
     layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"])
     return layers, " ".join(filter(None, (label, style, pieces.names)))
 
 # %% ../../nbs/people/person.ipynb #a531e37f
-STREAMS = ("shape", "pose", "noise", "outfit", "clothes", "drape", "skin", "hair", "face", "assets")
+STREAMS = ("shape", "pose", "noise", "outfit", "clothes", "drape", "skin", "hair", "face", "assets", "extras")
 
 def make_person(
     seed: int,
