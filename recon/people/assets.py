@@ -7,7 +7,7 @@ __all__ = ['BASE_VERTICES', 'AXES', 'SLOTS', 'IGNORED', 'CLOTHES', 'Clo', 'read_
            'fit', 'Texture', 'find_slot', 'Asset', 'load_asset', 'split', 'midpoints', 'Sheet', 'refine', 'push_out',
            'Worn', 'wear', 'Item', 'Wardrobe', 'load_wardrobe', 'Pieces', 'choose_pieces']
 
-# %% ../../nbs/people/assets.ipynb #56aefa61
+# %% ../../nbs/people/assets.ipynb #966e4854
 import hashlib
 import re
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from ..geometry.query import MeshQuery
 from .cut import close_loops, compact, half_edges, loop_step, split_corners
 from .template import Template, carry, load_template
 
-# %% ../../nbs/people/assets.ipynb #df4eb78f
+# %% ../../nbs/people/assets.ipynb #85232456
 BASE_VERTICES = 19_158  # of MakeHuman's base mesh hm08
 
 def _lines(path: Path) -> list[list[str]]:
@@ -66,7 +66,7 @@ def _ranges(words: list[str]) -> np.ndarray:
         at += 3 if span else 1
     return np.concatenate(found) if found else np.zeros(0, int)
 
-# %% ../../nbs/people/assets.ipynb #bf664ba6
+# %% ../../nbs/people/assets.ipynb #299de233
 AXES = dict(x_scale=0, y_scale=1, z_scale=2)
 
 def read_mhclo(path: Path) -> Clo:
@@ -95,7 +95,7 @@ def read_mhclo(path: Path) -> Clo:
     return Clo(path, head.get("name", path.stem), tuple(tags), path.parent/head["obj_file"], material, corners, table[:, 3:6],
                table[:, 6:], scales, float(head.get("z_depth", 50)), hidden)
 
-# %% ../../nbs/people/assets.ipynb #f5fd0c36
+# %% ../../nbs/people/assets.ipynb #5aab2c02
 def read_obj(path: Path) -> tuple[int, np.ndarray, np.ndarray]:
     "Number of vertices, triangles (F,3) and their texture coordinates (F,3,2) of a mesh with polygons."
     count, uv, faces, corners = 0, [], [], []
@@ -136,7 +136,7 @@ def read_mhmat(path: Path) -> Material:
     except ValueError as e: raise ValueError(f"{path}: damaged diffuseColor ({e}); fetch the pack again") from e
     return Material(Path(path), texture, color, head.get("transparent", ["False"])[0].lower() in ("true", "1"), tuple(" ".join(w[1:]).lower() for w in lines if w[0] == "tag"))
 
-# %% ../../nbs/people/assets.ipynb #eebed766
+# %% ../../nbs/people/assets.ipynb #d0c2f420
 def fit(
     clo: Clo,
     rest: np.ndarray,  # (19158,3) base mesh in the rest pose, metres
@@ -145,7 +145,7 @@ def fit(
     size = np.array([abs(rest[a, axis] - rest[b, axis])*10/length for axis, (a, b, length) in sorted(clo.scales.items())]) if len(clo.scales) == 3 else np.ones(3)
     return (rest[clo.corners]*clo.weights[..., None]).sum(1) + .1*clo.offsets*size
 
-# %% ../../nbs/people/assets.ipynb #9c803cd9
+# %% ../../nbs/people/assets.ipynb #1c358716
 @lru_cache(maxsize=24)
 def _picture(path: Path) -> np.ndarray:
     "A picture (H,W,4) float32 in [0,1], red first."
@@ -182,7 +182,7 @@ class Texture:
                   for part in np.array_split(at, len(at)//30_000 + 1)]   # remap takes at most 32,767 rows
         return np.concatenate(blocks)
 
-# %% ../../nbs/people/assets.ipynb #6a26ab24
+# %% ../../nbs/people/assets.ipynb #151a1843
 SLOTS = ("shoes", "bottom", "top", "suit", "extra", "hair")   # from the inside to the outside
 
 def find_slot(table: np.ndarray) -> str:
@@ -224,7 +224,7 @@ def _places(clo: Clo) -> np.ndarray:
     "Places (V,C) of its vertices on the body."
     return np.einsum("vkc,vk->vc", load_template().places_of_mesh[clo.corners], clo.weights)
 
-# %% ../../nbs/people/assets.ipynb #07f5b299
+# %% ../../nbs/people/assets.ipynb #ad95769d
 def _parts(faces: np.ndarray, count: int) -> np.ndarray:
     "Number (V,) of the connected part that each vertex belongs to."
     edges = half_edges(faces)[0]
@@ -252,7 +252,7 @@ def split(asset: Asset) -> list[Asset]:
     over = slot_of[known][nearest.query(rest[asset.clo.deleted])[1]] if len(asset.clo.deleted) else np.zeros(0, str)
     return [_piece(asset, slot, slot_of == slot, asset.clo.deleted[over == slot]) for slot in sorted(set(slots.values()), key=SLOTS.index)]
 
-# %% ../../nbs/people/assets.ipynb #00cc2d3d
+# %% ../../nbs/people/assets.ipynb #eb8022ff
 def midpoints(count: int, faces: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
     "Split each face into four without moving anything: weights (V',V) and faces in the order of `loop_step`."
     directed, _ = half_edges(faces)
@@ -288,7 +288,7 @@ def refine(asset: Asset, template: Template) -> Sheet:
     held = np.einsum("vkb,vk->vb", template.skinning[asset.clo.corners], held/held.sum(1, keepdims=True))
     return Sheet(matrix, faces, uv, (matrix @ held).astype(np.float32), texel)
 
-# %% ../../nbs/people/assets.ipynb #973ab21b
+# %% ../../nbs/people/assets.ipynb #f69b6fe9
 def push_out(
     points: np.ndarray,     # (V,3)
     faces: np.ndarray,      # (F,3)
@@ -350,7 +350,7 @@ def wear(
     sheet = refine(asset, template)
     texture, faces, uv = Texture(asset.material, asset.uv, .4*voxel/sheet.texel), sheet.faces, sheet.uv
     points = carry(sheet.matrix @ fit(asset.clo, posed.rest.double().numpy()), sheet.skinning, posed.bones.double().numpy())
-    thickness = max(.55*voxel, .003)
+    thickness = max(.6*voxel, .003)
     for solid in under: points = push_out(points, faces, solid, thickness + .002)
     if asset.material.transparent:
         kept = texture(uv.mean(1))[:, 3] > .4
@@ -361,7 +361,7 @@ def wear(
     closed, points, corner = close_loops(faces, points, corner)
     return Worn(asset, points, closed, np.concatenate([uv, corner[closed[len(faces):]]]), thickness, texture, tint)
 
-# %% ../../nbs/people/assets.ipynb #0f3d7af3
+# %% ../../nbs/people/assets.ipynb #0616f932
 IGNORED = {"eyebrows", "eyelashes", "eyes", "teeth", "tongue", "genitals", "proxymeshes", "targets", "litspheres"}
 CLOTHES = ("suit", "top", "bottom")
 
@@ -399,7 +399,7 @@ class Wardrobe:
                 if asset.material.texture: _picture(asset.material.texture)
         return self
 
-# %% ../../nbs/people/assets.ipynb #d84639ec
+# %% ../../nbs/people/assets.ipynb #1a1a6102
 def _below(path: Path, folder: Path) -> set[str]: return {part.lower() for part in path.relative_to(folder).parts[:-1]}
 
 def _piece_item(path: Path, folder: Path) -> Item:
@@ -430,7 +430,7 @@ def load_wardrobe(folder: str) -> Wardrobe:
     facts = repr([(path.relative_to(folder).as_posix(), path.stat().st_size) for path in used])
     return Wardrobe(folder, items, hashlib.sha256(facts.encode()).hexdigest()[:12])
 
-# %% ../../nbs/people/assets.ipynb #50f0d073
+# %% ../../nbs/people/assets.ipynb #b28f0b12
 @dataclass
 class Pieces:
     "What a person wears of a wardrobe, from the inside to the outside."

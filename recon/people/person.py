@@ -234,7 +234,8 @@ def _layers(template, posed, female, age, outfit, pieces, voxel, rngs) -> tuple[
     fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
     tailor, extras = Tailor(template, noise, fine), choose_extras(rngs["outfit"], top, outfit)
     garments = beside(make_outfit(rngs["clothes"], tailor, top, bottom), pieces, template)
-    worn, more = dress_over(garments, pieces, template, posed, voxel, rngs["drape"])
+    true_voxel = voxel/1.85*2/1.84*(float((posed.vertices.amax(0) - posed.vertices.amin(0)).max()) + .1)   # a long pose has larger ones, through which thin sheets leak
+    worn, more = dress_over(garments, pieces, template, posed, true_voxel, rngs["drape"])
     colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female, age)
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
@@ -242,7 +243,7 @@ def _layers(template, posed, female, age, outfit, pieces, voxel, rngs) -> tuple[
     layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
     label = "+".join(garment.name for garment in garments) if pieces.clothes else "+".join([top] + [bottom]*(top != "dress") + extras)
     layers += [accessory_layer(piece) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras, voxel)]
-    if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], voxel, rngs["assets"])], f"{label} {pieces.names}"
+    if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], true_voxel, rngs["assets"])], f"{label} {pieces.names}"
     if {"cap", "hat"} & set(extras) and style not in ("bald", "thin"): style = "buzz"   # what fits under a hat
     layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"])
     return layers, " ".join(filter(None, (label, style, pieces.names)))
