@@ -15,7 +15,7 @@ import torch
 from .body.anny import load_anny
 from .data.points import ask_scan, draw_points
 from .data.scan import Subject, person_subject
-from .geometry.mesh import vertex_normals
+from .geometry.mesh import morton_order, vertex_normals
 from .geometry.query import MeshQuery
 from .geometry.render import cast_view, render_view, visible_faces
 from .people.person import make_person
@@ -80,6 +80,7 @@ def distance_rows(subject: Subject, points: torch.Tensor, body) -> list[dict]:
     row("signed distance, colour, normal (ask_scan)", cpu_seconds(lambda: ask_scan(subject, points)), f"{size}; its tree is built each time")
     v, f = subject.vertices.numpy(), subject.faces.numpy()
     few = points[:len(points)//10]
+    few = few[morton_order(few)]   # as ours are asked
     try:
         import open3d as o3d
         scene = o3d.t.geometry.RaycastingScene(nthreads=1)
