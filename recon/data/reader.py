@@ -9,7 +9,7 @@ __all__ = ['LAYOUT', 'LOOSE_POINTS', 'KEPT_OPEN', 'open_dataset', 'OpenSubject',
 # %% ../../nbs/data/reader.ipynb #aeeb0e6d
 import json, os
 from collections import OrderedDict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 import h5py
 import numpy as np, torch
@@ -227,6 +227,10 @@ class _Compact(Dataset):
     def __init__(self, data: ReconDataset): self.data = data
     def __getitem__(self, i): return self.data.compact(*self.data.choice(i))
 
+def _finished(finish: Finish, items: list) -> dict:
+    "Items as one finished batch."
+    return finish(collate(items))
+
 def load_batches(
     data: ReconDataset,
     batches: list[list[int]],  # indices of each
@@ -235,7 +239,8 @@ def load_batches(
 ):
     "Read `batches` one after the other; finished, on the device."
     finish, here = data.finish, device.type == "cpu"
-    loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=(lambda items: finish(collate(items))) if here else collate)
+    together = partial(_finished, finish) if here else collate    # on a CPU the workers finish them
+    loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=together)
     for batch in loader: yield batch if here else finish(moved(batch, device))
 
 # %% ../../nbs/data/reader.ipynb #2fcc825e

@@ -9,6 +9,7 @@ __all__ = ['ROLES', 'NEEDED', 'LIMBS', 'SPINE', 'MIRROR', 'Joint', 'Clip', 'read
 # %% ../../nbs/people/bvh.ipynb #98b077b2
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
@@ -204,8 +205,9 @@ def _local(found: dict, bones: list[str], parents) -> np.ndarray:
     return pose
 
 # %% ../../nbs/people/bvh.ipynb #3a927bf4
+@lru_cache
 def load_clips(
-    folder,         # searched through for `.bvh` files; or one such file
+    folder,         # searched through for `.bvh` files; or one such file; read once a process
 ) -> list[Clip]:
     "All clips below a folder, in order of their paths."
     folder = Path(folder)
