@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOPS', 'BOTTOMS', 'EXTRAS', 'OPEN', 'LEGS', 'LEG_WEAVES', 'SKIRT_WEAVES', 'TOP_CUTS', 'TOP_WEAVES', 'SOLES', 'SHOES',
-           'HEIGHTS', 'choose_outfit', 'choose_extras', 'Tailor', 'Garment', 'make_trousers', 'make_skirt', 'TopCut',
-           'make_top', 'make_jacket', 'make_bodice', 'make_shoes', 'make_outfit', 'replace_fabric', 'Sewn', 'sew',
-           'dress', 'hidden_skin']
+           'HEIGHTS', 'choose_outfit', 'choose_extras', 'share_of_women', 'Tailor', 'Garment', 'make_trousers',
+           'make_skirt', 'TopCut', 'make_top', 'make_jacket', 'make_bodice', 'make_shoes', 'make_outfit',
+           'replace_fabric', 'Sewn', 'sew', 'dress', 'hidden_skin']
 
 # %% ../../nbs/people/outfit.ipynb #d5c20db4
 from dataclasses import dataclass
@@ -65,6 +65,13 @@ def choose_extras(rng: np.random.Generator, top: str, wanted: str = None) -> lis
     for first, second in (("cap", "hat"), ("scarf", "tie"), ("bag", "backpack")):
         if {first, second} <= worn: worn.discard(second if first in names or second not in names else first)
     return [name for name in EXTRAS if name in worn]
+
+# %% ../../nbs/people/outfit.ipynb #06ddba65
+def share_of_women(wanted: str = None) -> float:
+    "Probability that a person in an outfit that is `wanted` is a woman."
+    pairs = [{**TOPS, **BOTTOMS}[name] for name in _names(wanted) if name not in EXTRAS]
+    man, woman = np.prod(pairs, axis=0) if pairs else (.5, .5)
+    return float(woman/(man + woman))
 
 # %% ../../nbs/people/outfit.ipynb #1e89aca0
 @dataclass

@@ -23,7 +23,7 @@ from .fabric import random_color
 from .fuse import Solid, fuse
 from .hair import STYLES as HAIR_STYLES, Hair, choose_style, hair_color, head_size, make_beard, make_hair, scalp
 from .noise import Noise, ramp
-from .outfit import Garment, Sewn, Tailor, choose_extras, choose_outfit, dress, hidden_skin, make_outfit
+from .outfit import Garment, Sewn, Tailor, choose_extras, choose_outfit, dress, hidden_skin, make_outfit, share_of_women
 from .pose import check_pose, check_style, sample_pose
 from .shape import sample_age, sample_expression, sample_phenotype
 from .skin import Skin, eye_color, skin_color
@@ -265,7 +265,7 @@ def make_person(
     if pose is not None: check_pose(pose, style)
     if poses and (style or pose is not None): raise ValueError(f"poses={str(poses)!r} together with a style or a pose; expected one of them")
     rngs = dict(zip(STREAMS, np.random.default_rng(seed).spawn(len(STREAMS))))
-    female, age, template = bool(rngs["shape"].random() < .5), sample_age(rngs["shape"]), load_template()
+    female, age, template = bool(rngs["shape"].random() < share_of_women(outfit)), sample_age(rngs["shape"]), load_template()
     phenotype, (face, expression) = sample_phenotype(rngs["shape"], female, age), sample_expression(rngs["face"])
     clip = draw_clip(rngs["assets"], load_clips(poses), template) if poses and rngs["assets"].random() < .5 else (pose, None)
     posed, pose_name = pose_person(rngs["pose"], template, phenotype, face, style, clip[0])
