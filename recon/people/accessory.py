@@ -90,10 +90,11 @@ def collar(fitter, obstacle, rng, fabric: Fabric, jacket: bool) -> Accessory:
     angle = np.linspace(opening, 2*np.pi - opening, 49)
     front = np.cos(angle)
     point = .018*np.exp(-((np.minimum(angle, 2*np.pi - angle) - opening)/.3)**2)   # corners in front
+    low = (.026 if jacket else .014)*np.clip(-front, 0, 1)   # covers the seam behind
     profile = [(.080, .072, .668 + 0*front), (.066, .058, .712 - .006*front), (.063, .055, .727 - .012*front), (.070, .062, .722 - .012*front),
-               (.082, .074, .704 - .010*front - .5*point), (.094, .086, .688 - .010*front - point)]
+               (.082, .074, .704 - .010*front - .5*point - .5*low), (.094, .086, .688 - .010*front - point - low)]
     grid = np.stack([_ring(angle, size*w, size*d + .006*jacket, y + .004*jacket) for w, d, y in profile])
-    return _cloth(fitter, obstacle, rng, grid, replace_fabric(fabric, details=[], cuffs=0.).color, np.array([1, 1, 1, 0, 0, 0], bool), thickness=.0045)
+    return _cloth(fitter, obstacle, rng, grid, replace_fabric(fabric, details=[], cuffs=0.).color, np.array([1, 1, 1, 0, 0, 0], bool), gap=.006, thickness=.0045, gravity=.12)
 
 def hood(fitter, obstacle, rng, fabric: Fabric) -> Accessory:
     "A hood that hangs down behind."
@@ -176,8 +177,8 @@ def hat(fitter, rng, tailor: Tailor, cap: bool) -> list[Accessory]:
     turn, up = np.linspace(0, 2*np.pi, 49), np.linspace(0, np.pi/2, 12)[:, None]
     ring = lambda r, y: np.stack(np.broadcast_arrays(.094*r*np.sin(turn), y, .052 + .116*r*np.cos(turn)), -1)
     rim = RIM + .014*np.cos(turn)
-    flat = 1. if cap else .55
-    dome = np.stack([ring(np.cos(u)**(flat), rim + (.122 if cap else .125)*np.sin(u)**(1 if cap else .8)) for u in up[:, 0]])
+    flat = .8 if cap else .55
+    dome = np.stack([ring(np.cos(u)**(flat), rim + (.108 if cap else .125)*np.sin(u)**(.95 if cap else .8)) for u in up[:, 0]])
     if cap:
         turn_, reach = np.linspace(-1.15, 1.15, 25), np.linspace(0, 1, 7)[:, None]
         grow = reach*np.cos(turn_/1.15*np.pi/2)**.6

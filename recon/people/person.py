@@ -221,27 +221,31 @@ def _pieces(rng, assets, female: bool, phenotype: dict, dressed: bool) -> Pieces
     return choose_pieces(rng, assets if isinstance(assets, Wardrobe) else load_wardrobe(str(assets)), female, phenotype, dressed)
 
 def asset_hair(pieces, template, posed, colors: Skin, layers: list[Layer], voxel: float, rng) -> Layer:
-    "The hair of a wardrobe, outside of the body and all `layers`; in half of the cases of the colour of the brows."
+    "The hair of a wardrobe, outside of the body and all `layers`; in half of the cases, and on dark skin, of the colour of the brows."
     under = [MeshQuery(torch.as_tensor(v, dtype=torch.float32), torch.as_tensor(f)) for v, f in
              [(posed.vertices.numpy(), template.skin_faces)] + [(layer.vertices, layer.faces) for layer in layers]]
-    return piece_layer(wear(pieces.hair, template, posed, voxel, under, colors.hair if rng.random() < .5 else None))
+    return piece_layer(wear(pieces.hair, template, posed, voxel, under, colors.hair if rng.random() < .5 or colors.dark > .5 else None))
 
 # %% ../../nbs/people/person.ipynb #d6df5ef3
-def _layers(template, posed, female, age, outfit, pieces, voxel, rngs) -> tuple[list[Layer], str]:
+def _layers(template, posed, face, female, age, outfit, pieces, voxel, rngs) -> tuple[list[Layer], str]:
     "All layers of a posed person, and what they are."
     noise = Noise(rngs["noise"])
     top, bottom = choose_outfit(rngs["outfit"], female, outfit)
     fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
-    tailor, extras = Tailor(template, noise, fine), choose_extras(rngs["outfit"], top, outfit)
+    tailor, extras = Tailor(template, noise, fine), choose_extras(rngs["outfit"], top, outfit, voxel)
+    if pieces.hair: extras = [name for name in extras if name not in ("cap", "hat")]   # such hair does not fit under a hat
     garments = beside(make_outfit(rngs["clothes"], tailor, top, bottom), pieces, template)
     true_voxel = voxel/1.85*2/1.84*(float((posed.vertices.amax(0) - posed.vertices.amin(0)).max()) + .1)   # a long pose has larger ones, through which thin sheets leak
     worn, more = dress_over(garments, pieces, template, posed, true_voxel, rngs["drape"])
     colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female, age)
+    colors.gape = float(ramp(face.get("jawOpen", 0.), .10, .22))
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
     layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
     layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
     label = "+".join(garment.name for garment in garments) if pieces.clothes else "+".join([top] + [bottom]*(top != "dress") + extras)
+    if HAIR_STYLES[style].hangs == "mane" and not pieces.hair:   # thick collars would poke through it
+        for garment in garments: garment.pieces = () if garment.name == "jacket" or "hood" in garment.pieces else garment.pieces
     layers += [accessory_layer(piece) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras, voxel)]
     if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], true_voxel, rngs["assets"])], f"{label} {pieces.names}"
     if {"cap", "hat"} & set(extras) and style not in ("bald", "thin"): style = "buzz"   # what fits under a hat
@@ -271,7 +275,7 @@ def make_person(
     posed, pose_name = pose_person(rngs["pose"], template, phenotype, face, style, clip[0])
     pose_name = clip[1] or pose_name
     pieces = _pieces(rngs["assets"], assets, female, phenotype, dressed=outfit is not None)
-    layers, label = _layers(template, posed, female, age, outfit, pieces, 1.85/resolution, rngs)
+    layers, label = _layers(template, posed, face, female, age, outfit, pieces, 1.85/resolution, rngs)
     low, high = (np.stack([getattr(layer.vertices, end)(0) for layer in layers]) for end in ("min", "max"))
     low, high = low.min(0), high.max(0)
     scale = 1.84/(high - low).max()

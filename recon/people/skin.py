@@ -66,18 +66,22 @@ class Skin:
         self.hair, self.grey = self._draw_hair(rng, age)
         self.brow = np.clip(.55*self.hair + np.array([.02, 0, -.02])*self.grey, .02, .42)
         self._draw_face(rng)
+        self.gape = 1.      # how far the mouth is open: teeth show at 1, not at 0
         self.scalp = None   # density of hair that is too short for a shape of its own: places -> (N,)
         self.picture = None # of the skin: texture coordinates -> colours (N,4)
 
     def wear_picture(self, picture):
         "Take the colours of the skin from a texture."
         self.picture, self.tone = picture, np.median(picture.image[..., :3].reshape(-1, 3), axis=0)
+        self.dark = float(np.interp(-self.tone.mean(), -SKIN_TONES.mean(1), np.linspace(0, 1, len(SKIN_TONES))))
+        darker = ramp(self.dark, .4, .6)*(1 - self.grey)   # the hair was drawn for another skin
+        self.hair, self.brow = (color + darker*(np.minimum(color, [.16, .11, .08]) - color) for color in (self.hair, self.brow))
 
     def _draw_hair(self, rng, age) -> tuple[np.ndarray, float]:
         "The colour of the hair, and how grey it is."
         names, shares = list(HAIR_COLORS), np.array([share for _, share in HAIR_COLORS.values()])
         fair = np.array([name in ("blond", "fair", "red", "lightbrown", "auburn") for name in names])
-        shares = shares*np.where(fair, max(1.3 - 2.2*self.dark, .03), 1)*np.where(fair & (age < 12), 1.7, 1)
+        shares = shares*np.where(fair, max(1.3 - 3.6*self.dark, .005), 1)*np.where(fair & (age < 12), 1.7, 1)
         own = np.array(HAIR_COLORS[names[rng.choice(len(names), p=shares/shares.sum())]][0])/255*rng.uniform(.85, 1.2)
         grey = float(np.clip(ramp(age + rng.normal(0, 9), 38, 76), 0, 1))
         return own*(1 - grey) + grey*np.array([.74, .73, .71])*rng.uniform(.75, 1.08), grey
@@ -133,11 +137,14 @@ def _pictured(skin, place, uv) -> np.ndarray:
     color = skin.picture(uv)[:, :3].astype(float)
     head = np.nonzero((place.head > .3) & (place.nz > -.98))[0]
     x, y, z = np.abs(place.x[head]), place.y[head], place.z[head]
-    capped = (uv[head] == 0).all(1)   # an open mouth: teeth above, tongue below
-    inner = np.where((y > .7746)[:, None], [.86, .83, .77], [.30, .10, .10])
-    face = np.where(capped[:, None] & (z > .12)[:, None], inner, color[head])
+    capped = (uv[head] == 0).all(1)   # an open mouth
+    face = np.where(capped[:, None] & (z > .12)[:, None], _inside_mouth(skin, y), color[head])
     color[head] = _hairs(skin, _eyes_around(skin, face, place[head], uv[head], x, y, z), place[head], x, y, z)
     return np.clip(color, .01, .99)
+
+def _inside_mouth(skin, y) -> np.ndarray:
+    "Teeth above and tongue below; dark between lips that hardly open."
+    return blend(np.where((y > .7746)[:, None], [.86, .83, .77], [.30, .10, .10]), [.22, .07, .07], 1 - skin.gape)
 
 def _redden(color, skin, share) -> np.ndarray:
     "`color` with blood under it."
@@ -181,8 +188,8 @@ def _mouth(skin, color, place, uv, x, y, z) -> np.ndarray:
     color = blend(color, skin.lips*grain[:, None], .62*lips*ramp(place.head, .3, .6))
     color = color*(1 - .55*(spot(0*x, y - .7746 + .0008*np.cos(x/.0235*np.pi*2), 1, .0011)*ramp(x, .0235, .019)*near))[:, None]
     color = blend(color, [.22, .07, .07], ramp(masked("inside-mouth", uv)*(z < .1545)*(z > .04), .5, .9))
-    capped = near & (uv == 0).all(1)   # an open mouth is closed with a cap: teeth above, tongue below
-    return np.where(capped[:, None], np.where((y > .7746)[:, None], [.86, .83, .77], [.30, .10, .10]), color)
+    capped = near & (uv == 0).all(1)   # an open mouth is closed with a cap
+    return np.where(capped[:, None], _inside_mouth(skin, y), color)
 
 def _eyes_around(skin, color, place, uv, x, y, z) -> np.ndarray:
     "Lids, lashes and shadow."
