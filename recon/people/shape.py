@@ -60,7 +60,7 @@ def sample_expression(rng: np.random.Generator) -> tuple[dict, str]:
     name = names[rng.choice(len(names), p=shares/shares.sum())]
     face = EXPRESSIONS[name][1](rng.uniform())
     face = {action: float(np.clip(strength*rng.uniform(.85, 1.15), 0, 1)) for action, strength in face.items()}
-    lids = 1. if rng.random() < .03 else rng.uniform(0, .08)
+    lids = rng.uniform(0, .08)
     face |= both("eyeBlink", lids) | dict(jawLeft=max(0, rng.normal(0, .06)), jawRight=max(0, rng.normal(0, .06)))
     return face | _glance(*np.clip(rng.normal(0, .25, 2), -.6, .6)), name
 
