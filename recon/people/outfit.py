@@ -23,7 +23,7 @@ from .template import Places, Template, carry
 
 # %% ../../nbs/people/outfit.ipynb #d83cf864
 TOPS = dict(tee=(.17, .13), long=(.09, .07), polo=(.07, .03), shirt=(.14, .10), sweater=(.09, .09), turtleneck=(.03, .06), hoodie=(.11, .08),
-            tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.04, .03), coat=(.05, .06), dress=(0, .14))
+            tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.09, .09), coat=(0, 0), dress=(0, .14))   # a coat: on demand, its skirt may open behind
 BOTTOMS = dict(trousers=(.36, .20), slim=(.24, .20), wide=(.10, .14), cargo=(.09, .02), leggings=(0, .14), shorts=(.21, .10), skirt=(0, .20))
 EXTRAS = dict(glasses=.2, cap=.07, hat=.04, scarf=.06, tie=0, bag=.08, backpack=.07)   # a tie: on demand
 OPEN = ("jacket", "blazer", "vest", "coat")    # worn open, over another top
@@ -72,7 +72,7 @@ def choose_extras(rng: np.random.Generator, top: str, wanted: str = None, voxel:
 # %% ../../nbs/people/outfit.ipynb #06ddba65
 def share_of_women(wanted: str = None) -> float:
     "Probability that a person in an outfit that is `wanted` is a woman."
-    pairs = [{**TOPS, **BOTTOMS}[name] for name in _names(wanted) if name not in EXTRAS]
+    pairs = [pair for name in _names(wanted) if any(pair := {**TOPS, **BOTTOMS}.get(name, ()))]
     man, woman = np.prod(pairs, axis=0) if pairs else (.5, .5)
     return float(woman/(man + woman))
 
