@@ -109,7 +109,7 @@ def view_rows(subject: Subject, body, size: int = 1024) -> list[dict]:
     visible = cpu_seconds(lambda: visible_faces(inner, inner_normals, 30.))
     ours = cpu_seconds(lambda: cast_view(inner, size, 30.))
     brute = cpu_seconds(lambda: brute_visible(inner.vertices, inner.faces, range(0, len(inner.faces), len(inner.faces)//32)), 1)/32*len(inner.faces)
-    return [dict(what=f"view of {size}: colour, normals, visibility", cost=f"{picture + visible:.3f} s", note="four rays a pixel"),
+    return [dict(what=f"view of {size}: colour, normals, visibility", cost=f"{picture + visible:.3f} s", note="four samples a pixel"),
             dict(what="the body's hits in that view", cost=f"{ours:.3f} s", note="for its UV picture and depth"),
             dict(what=f"visibility of the body's {len(inner.faces):,} faces", cost=f"{visible*1e3:.1f} ms", note=""),
             dict(what="the same, a loop over faces in torch", cost=f"{brute:.1f} s", note=f"{brute/visible:,.0f} times; 32 faces timed, scaled")]

@@ -13,7 +13,7 @@ import torch, trimesh
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
-from ..geometry.mesh import vertex_normals
+from ..geometry.mesh import vertex_normals, weld
 
 # %% ../../nbs/data/scan.ipynb #127b820d
 @dataclass
@@ -32,7 +32,7 @@ class Subject:
     @property
     def normals(self) -> Tensor:
         "Unit normals (V,3); vertices doubled along texture seams share theirs."
-        place, back = torch.unique(self.vertices, dim=0, return_inverse=True)
+        place, back = weld(self.vertices)
         return vertex_normals(place, back[self.faces])[back]
 
 # %% ../../nbs/data/scan.ipynb #6c54d3ba

@@ -8,7 +8,7 @@ __all__ = ['start_warp', 'MeshQuery']
 # %% ../../nbs/geometry/query.ipynb #fe0be3db
 import os, sys
 from ctypes.util import find_library
-from functools import cache
+from functools import cache, cached_property
 from math import inf
 import torch
 import warp as wp
@@ -86,8 +86,12 @@ class MeshQuery:
         start_warp()
         self.vertices, self.faces = vertices.detach().float().contiguous(), faces.long()
         self._corners = faces.int().contiguous().flatten()
-        self._mesh = wp.Mesh(wp.from_torch(self.vertices, dtype=wp.vec3), wp.from_torch(self._corners), support_winding_number=True)
         self._prepared = [None, None]
+
+    @cached_property
+    def _mesh(self) -> wp.Mesh:
+        "The tree, built when first asked: pictures drawn on a CPU need none."
+        return wp.Mesh(wp.from_torch(self.vertices, dtype=wp.vec3), wp.from_torch(self._corners), support_winding_number=True)
 
     def _launch(self, kernel, points, *arguments):
         "Run `kernel` over `points` (N,3): distance (N,), face (N,), barycentric weights (N,3)."

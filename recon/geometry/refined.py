@@ -9,6 +9,7 @@ __all__ = ['RefinedColors', 'descend', 'FaceTree', 'split_faces']
 from dataclasses import dataclass
 import torch
 from torch import Tensor
+from .mesh import gather
 
 # %% ../../nbs/geometry/refined.ipynb #17ad4fa2
 @dataclass
@@ -19,19 +20,22 @@ class RefinedColors:
     first: Tensor    # (T,) the first of a face's four sub-faces; -1: not split
 
     def __call__(self, face: Tensor, bary: Tensor) -> Tensor:
-        face, bary = descend(self.first, face, bary)
-        return (self.values[self.corners[face]] * bary[..., None]).sum(-2)
+        return gather(self.values, self.corners, *descend(self.first, face, bary))
 
 def descend(first: Tensor, face: Tensor, bary: Tensor) -> tuple[Tensor, Tensor]:
     "The smallest sub-face under points on faces, and their weights on it."
-    while True:
-        rows = (first[face] >= 0).nonzero()[:, 0]
-        if not len(rows): return face, bary
-        weights, face, bary = bary[rows], face.clone(), bary.clone()
+    face, bary, below = face.clone(), bary.clone(), first.index_select(0, face)
+    rows = (below >= 0).nonzero()[:, 0]   # points that go on down, fewer each time
+    below, weights = below[rows], bary[rows]
+    while len(rows):
         share, corner = weights.max(1)
         outer = 2*weights - torch.nn.functional.one_hot(corner, 3)
-        bary[rows] = torch.where((share > .5)[:, None], outer, 1 - 2*weights)
-        face[rows] = first[face[rows]] + torch.where(share > .5, corner, 3)
+        bary[rows] = weights = torch.where((share > .5)[:, None], outer, 1 - 2*weights)
+        face[rows] = here = below + torch.where(share > .5, corner, 3)
+        below = first[here]
+        more = (below >= 0).nonzero()[:, 0]
+        rows, below, weights = rows[more], below[more], weights[more]
+    return face, bary
 
 # %% ../../nbs/geometry/refined.ipynb #93b5f3ed
 @dataclass
