@@ -114,9 +114,10 @@ def hair_layers(template, posed, skin, noise, colors: Skin, style: str, rng) -> 
 
 # %% ../../nbs/people/person.ipynb #7671437e
 def _skin_under(skin: np.ndarray, template: Template, garments: list[Garment]) -> np.ndarray:
-    "The skin (V,3), drawn in by up to 13 mm where `garments` hide it."
-    part = template.parts["body"]
-    depth = .013*ramp(hidden_skin(garments, part.places), .012, .03)*ramp(part.places.hand, .6, .3)*ramp(part.places.head, .3, .05)
+    "The skin (V,3), drawn in by up to 13 mm where `garments` hide it, less at the slender wrists."
+    part, place = template.parts["body"], template.parts["body"].places
+    wrist = ramp(place.along_arm, .55*template.arm_length, .85*template.arm_length)*ramp(place.arm, .3, .6)
+    depth = (.013 - .010*wrist)*ramp(hidden_skin(garments, place), .012, .03)*ramp(place.hand, .6, .3)*ramp(place.head, .3, .05)
     return skin - normals(skin, part.faces)*depth[:, None]
 
 def _thickening(place: Places, voxel: float) -> np.ndarray:
