@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['as_array', 'channels_last', 'as_picture', 'show_images', 'contact_sheet', 'angular_error', 'normal_error_map',
            'show_normals', 'mesh_parts', 'simplify', 'upright', 'mesh_trace', 'points_trace', 'scene_figure',
-           'mesh_figure', 'show_figure', 'show_mesh', 'compare_meshes', 'LiveCurves', 'as_png', 'view_slider']
+           'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'LiveCurves',
+           'as_png', 'view_slider']
 
 # %% ../nbs/show.ipynb #43039a18
 import io
@@ -188,6 +189,16 @@ def scene_figure(traces, height: int = 480, azimuth: float = 0.) -> go.Figure:
     traces = list(traces)
     return go.Figure(traces, dict(height=height, margin=dict(l=0, r=0, t=0, b=0), scene=_scene(traces, azimuth)))
 
+def scenes_figure(scenes, height: int = 520) -> go.Figure:
+    "Lists of traces, each in a scene of its own beside the others; room is left for colour bars, and a redrawn figure keeps how it was turned."
+    scenes = [list(traces) for traces in scenes]
+    layout, share = dict(height=height, margin=dict(l=0, r=0, t=0, b=0), uirevision="same"), 1/len(scenes)
+    for at, traces in enumerate(scenes):
+        name = f"scene{at + 1 if at else ''}"
+        layout[name] = _scene([trace for traces in scenes for trace in traces]) | dict(domain=dict(x=[at*share, (at + .85)*share]), uirevision="same")
+        for trace in traces: trace.scene = name
+    return go.Figure([trace for traces in scenes for trace in traces], layout)
+
 def mesh_figure(
     vertices,         # (V,3), or a trimesh, or a tuple of the three
     faces=None,       # (F,3)
@@ -200,13 +211,13 @@ def mesh_figure(
     return scene_figure([mesh_trace(vertices, faces, colors, max_faces)], height, azimuth)
 
 # %% ../nbs/show.ipynb #a056e317
-def _bundle(figure: go.Figure) -> dict:
+def bundle(figure: go.Figure) -> dict:
     "A figure as the data that JupyterLab draws."
     return {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": "an interactive figure"}
 
 def show_figure(figure: go.Figure):
     "Show a plotly figure; outside a notebook nothing happens."
-    if get_ipython(): display(_bundle(figure), raw=True)
+    if get_ipython(): display(bundle(figure), raw=True)
 
 def show_mesh(vertices, faces=None, colors=None, **options):
     "Show a mesh that can be turned; see `mesh_figure`."
@@ -257,8 +268,8 @@ class LiveCurves:
         "Draw now; call it once more at the end."
         self.drawn = time.monotonic()
         if not get_ipython(): return
-        if self.handle: self.handle.update(_bundle(self.figure()), raw=True)
-        else: self.handle = display(_bundle(self.figure()), raw=True, display_id=True)
+        if self.handle: self.handle.update(bundle(self.figure()), raw=True)
+        else: self.handle = display(bundle(self.figure()), raw=True, display_id=True)
 
 # %% ../nbs/show.ipynb #e9c77f92
 def as_png(image) -> bytes:
