@@ -99,7 +99,7 @@ def _surface(path: Path, subject: str, max_faces: int = 24_000):
 
 def _bar(title: str, **where) -> dict:
     "A colour bar."
-    return dict(title=dict(text=title, side="right"), len=.75, thickness=12, outlinewidth=0, **where)
+    return dict(title=dict(text=title, side="right"), len=.75, nticks=5, thickness=12, outlinewidth=0, **where)
 
 def _scale(reach: float, title: str, **where) -> dict:
     "Blue for negative, red for positive."
@@ -108,7 +108,7 @@ def _scale(reach: float, title: str, **where) -> dict:
 # %% ../nbs/explore.ipynb #244f95fe
 def _by_distance(points: dict, unit: float, name: str) -> list:
     behind = (points["pts"][:, 2] < 0) & (points["d"][:, 0].abs() < .2)
-    return [points_trace(points["pts"][behind], points["d"][behind, 0]*unit, **_scale(.1*unit, f"distance to the scan, {name}", x=.43))]
+    return [points_trace(points["pts"][behind], points["d"][behind, 0]*unit, **_scale(.05*unit, f"distance to the scan, {name}", x=.43))]
 
 def _by_look(points: dict, values) -> list:
     on = points["d"][:, 0].abs() < 2e-3
@@ -137,11 +137,20 @@ def surface_traces(
     body = points_trace(vertices, size=1.5) if faces is None else mesh_trace(vertices, faces)
     found = _surface(people.path, subject)
     if what == "body": return [body]
-    if found is None: return (point_traces(people, subject, "colour") if what != "distance" else []) + [body]*(what != "scan")
-    scan, away, (unit, name) = found[:3], found[3], length_unit(people, subject)
+    unit, name = length_unit(people, subject)
+    heat = _scale(.1*unit, f"scan's distance to the body, {name}", x=.93)
+    if found is None: return _scan_points(people, subject, what, unit, heat) + [body]*(what == "body in scan")
+    scan, away = found[:3], found[3]
     if what == "body in scan": return [body, mesh_trace(*scan, opacity=.35)]
     if what == "scan" or away is None: return [mesh_trace(*scan)]
-    return [mesh_trace(*scan, vertexcolor=None, intensity=away*unit, **_scale(.1*unit, f"scan's distance to the body, {name}", x=.93))]
+    return [mesh_trace(*scan, vertexcolor=None, intensity=away*unit, **heat)]
+
+def _scan_points(people: ReconDataset, subject: str, what: str, unit: float, heat: dict) -> list:
+    "Points on the scan in its colours, or by the distances to the body that are stored with them."
+    points = people.points(subject)
+    on = points["d"][:, 0].abs() < 2e-3
+    far = what == "distance" and "body_d" in points
+    return [points_trace(points["pts"][on], points["body_d"][on, 0]*unit if far else points["rgb"][on], **heat if far else {})]
 
 # %% ../nbs/explore.ipynb #70882223
 def subject_row(people: ReconDataset, subject: str, points: int = 4000) -> dict:
@@ -163,15 +172,15 @@ def dataset_rows(path: Path, changed: float, most: int = 200) -> list[dict]:
     return [subject_row(people, subject) for subject in chosen]
 
 # %% ../nbs/explore.ipynb #9a572503
-def _panel(ax, title: str, values: list, unit: str, scale: float = 1.):
+def _panel(ax, title: str, values: list, unit: str, scale: float = 1., low: float = None):
     "A histogram, or a line that says that nothing is known."
     ax.set_title(title, loc="left", fontsize=10)
     known = [value*scale for value in values if value is not None]
     if not known: ax.text(.5, .5, "not noted in this set", ha="center", va="center", color="#888", transform=ax.transAxes); ax.set(xticks=[], yticks=[])
     else:
-        low, high = min(known), max(known)
-        ax.hist(known, bins=12, range=(low, high) if high > low else (low - .5, high + .5), color="#4c78a8", rwidth=.9)
-        ax.set(xlabel=unit)
+        low, high = min(known) if low is None else low, max(known)
+        ax.hist(known, bins=12, range=(low, max(high, low + 1)), color="#4c78a8", rwidth=.9)
+        ax.set(xlabel=unit, ylabel="people")
         ax.yaxis.get_major_locator().set_params(integer=True)
 
 def statistics_picture(rows: list[dict], width: float = 11.) -> bytes:
@@ -184,7 +193,7 @@ def statistics_picture(rows: list[dict], width: float = 11.) -> bytes:
     axes["p"].xaxis.get_major_locator().set_params(integer=True)
     _panel(axes["a"], "ages", [row["age"] for row in rows], "years")
     _panel(axes["h"], "heights as posed", [row["height"] for row in rows], "cm", 100)
-    _panel(axes["d"], "doubtful signs", [row["doubtful"] for row in rows], "% of a subject's points", 100)
+    _panel(axes["d"], "doubtful signs", [row["doubtful"] for row in rows], "% of the points asked", 100, 0.)
     order = sorted(rows, key=lambda row: row["palette"].mean())
     axes["c"].imshow(np.stack([row["palette"] for row in order], 1), aspect="auto", interpolation="nearest")
     axes["c"].set_title("colours, a column a person", loc="left", fontsize=10)
@@ -197,7 +206,7 @@ def statistics_picture(rows: list[dict], width: float = 11.) -> bytes:
 
 # %% ../nbs/explore.ipynb #2a3d72f0
 NO_DATA = """<div style="border-left:4px solid #d97706; padding:.6em 1em; background:#fff7ed; color:#222; line-height:1.6; max-width:60em"><b>No dataset yet.</b>
-Build one in a terminal, in this project's folder, and then run this page again (⏩):<br><code>make demo</code>&ensp;or&ensp;<code>.venv/bin/recon-build-dataset --num_people 12</code>&ensp;(two minutes)</div>"""
+Build one in a terminal, in this project's folder, and then run this page again:<br><code>make demo</code>&ensp;or&ensp;<code>.venv/bin/recon-build-dataset --num_people 12</code>&ensp;(two minutes)</div>"""
 
 class Explorer:
     "A dataset, a person and a view chosen once; each panel follows."
@@ -209,11 +218,11 @@ class Explorer:
     ):
         self.files, self.image_size, self.people, self.draws = find_datasets(data), image_size, None, []
         self.quiet = False
-        wide = lambda width: dict(layout=dict(width=width), style=dict(description_width="initial"))
-        self.file = widgets.Dropdown(options=[(_short(file), file) for file in self.files], description="dataset", **wide("220px"))
-        self.subject = widgets.Dropdown(description="person", **wide("400px"))
-        self.view = widgets.IntSlider(max=0, description="view", **wide("300px"))
-        self.light = widgets.FloatSlider(max=1, step=.1, description="light", **wide("200px"))
+
+        self.file = widgets.Dropdown(options=[(_short(file), file) for file in self.files], description="dataset", **_wide(190))
+        self.subject = widgets.Dropdown(description="person", **_wide(310))
+        self.view = widgets.IntSlider(max=0, description="view", **_wide(210))
+        self.light = widgets.FloatSlider(max=1, step=.1, readout_format=".1f", description="light", **_wide(170))
         self.said = widgets.HTML(NO_DATA if not self.files else "")
         for widget, level in (self.file, "data"), (self.subject, "subject"), (self.view, "view"), (self.light, "view"):
             widget.observe(lambda change, level=level: self.change(level), "value")
@@ -252,6 +261,10 @@ class Explorer:
         self.draws.append((level, draw))
         if self.people: draw()
 
+def _wide(pixels: int) -> dict:
+    "A control of this width."
+    return dict(layout=dict(width=f"{pixels}px"), style=dict(description_width="initial"))
+
 def _short(file: Path) -> str:
     "A dataset's name for the eye."
     return file.stem if file.parent.name == "data" else f"{file.parent.name}/{file.stem}"
@@ -289,8 +302,8 @@ class Panels(Explorer):
     def space(self):
         "Points (left), scan and body (right), which can be turned."
         if not self.files: return
-        points = widgets.ToggleButtons(options=list(POINTS), description="points by", style=dict(button_width="auto"))
-        surface = widgets.ToggleButtons(options=list(SURFACES), description="surfaces", style=dict(button_width="auto"))
+        points = widgets.Dropdown(options=list(POINTS), description="points by", **_wide(180))
+        surface = widgets.Dropdown(options=list(SURFACES), description="surface", **_wide(190))
         display(self.bar(self.file, self.subject, points, surface))
         handle = None
         def draw(change=None):

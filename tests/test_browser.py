@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -44,6 +45,7 @@ def project(tmp_path_factory) -> Path:
     files = []
     for name in ("one", "two"):
         subject, body = ball_subject(name)
+        if name == "two": subject = replace(subject, colors=1 - subject.colors)
         files.append(folder/"data"/"people"/f"{name}.h5")
         write_subject(files[-1], subject, body, views=6, size=64, points=4000)
     write_index(folder/"data"/"people.h5", files, body, {"train": ["one"], "test": ["two"]})
@@ -121,6 +123,11 @@ def ours(messages) -> list:
     return [text for text in messages if any(word in text.lower() for word in ("plotly", "widget", "mesh3d", "webgl", "uncaught"))]
 
 
+def choose(page, control: str, value: str):
+    "Choose in a dropdown by its label."
+    page.locator(".widget-dropdown", has=page.get_by_text(control, exact=True)).first.locator("select").select_option(label=value if control != "person" else f"{value}  a ball")
+
+
 def pixels(element) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB"), float)
 
@@ -158,6 +165,17 @@ def test_the_explorers_slider_changes_the_picture(page, lab):
     page.wait_for_function("document.querySelector('.jp-OutputArea img.widget-image').complete")
     assert page.query_selector(".widget-readout").inner_text() == "1"
     assert np.abs(pixels(picture) - before[1]).mean() > 1, "the picture did not change"
+    before = picture.get_attribute("src")
+    choose(page, "person", "two")
+    page.wait_for_function("old => document.querySelector('.jp-OutputArea img.widget-image').src != old", arg=before)
+    assert page.query_selector(".widget-readout").inner_text() == "1", "another person is seen from the same view"
     page.wait_for_selector(".js-plotly-plot .gl-container canvas", state="attached")
+    drawn = "document.querySelector('.js-plotly-plot').data"
+    assert page.evaluate(f"{drawn}[1].type") == "mesh3d" and page.evaluate(f"{drawn}[1].intensity !== undefined"), "the scan by its distance to the body"
+    choose(page, "surface", "body in scan")
+    page.wait_for_function(f"{drawn}.length == 3")
+    choose(page, "points by", "colour")
+    page.wait_for_function(f"String({drawn}[0].marker.color[0]).startsWith('rgb')")
+    for panel in "explore-thumbnails", "explore-statistics": assert pixels(page.wait_for_selector(f"img.{panel}")).std() > 20
     assert page.get_by_text("Traceback").count() == 0
     assert not ours(page.wrong)
