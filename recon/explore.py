@@ -16,8 +16,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from IPython import get_ipython
-from IPython.display import display
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from .config import locate, root
@@ -25,7 +23,7 @@ from .conventions import back_view
 from .data.codec import decode_image
 from .data.reader import ReconDataset
 from .geometry.query import MeshQuery
-from .show import as_picture, as_png, bundle, contact_sheet, mesh_trace, points_trace, scenes_figure, simplify
+from .show import as_picture, as_png, contact_sheet, mesh_trace, points_trace, scenes_figure, show_figure, simplify
 
 # %% ../nbs/explore.ipynb #f8265be6
 def find_datasets(
@@ -299,18 +297,17 @@ class Panels(Explorer):
         def draw(): return statistics_picture(dataset_rows(self.file.value, self.file.value.stat().st_mtime))
         return self._picture("data", draw, [], 1100, "explore-statistics")
 
-    def space(self):
+    def space(self) -> widgets.Widget:
         "Points (left), scan and body (right), which can be turned."
         if not self.files: return
         points = widgets.Dropdown(options=list(POINTS), description="points by", **_wide(180))
         surface = widgets.Dropdown(options=list(SURFACES), description="surface", **_wide(190))
-        display(self.bar(self.file, self.subject, points, surface))
-        handle = None
+        place = widgets.Output(layout=dict(height="530px", overflow="hidden"))
         def draw(change=None):
-            nonlocal handle
             figure = scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
-            if handle: handle.update(bundle(figure), raw=True)
-            elif get_ipython(): handle = display(bundle(figure), raw=True, display_id=True)
+            place.clear_output(wait=True)
+            with place: show_figure(figure)
         points.observe(draw, "value")
         surface.observe(draw, "value")
         self.follow("subject", draw)
+        return widgets.VBox([self.bar(self.file, self.subject, points, surface), place])

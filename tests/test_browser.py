@@ -111,7 +111,9 @@ def open_notebook(page, lab, name):
 def run_until(page, selector):
     "Run all cells until an output shows; a kernel that is still starting may lose the first command."
     for _ in range(3):
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_timeout(2*SECONDS)
+        if page.locator(".jp-Dialog").count(): page.locator(".jp-Dialog button.jp-mod-accept").click()    # which kernel: the one proposed
+        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         try: return page.wait_for_selector(selector, timeout=60*SECONDS)
         except TimeoutError: pass
     shown = [output.inner_text() for output in page.query_selector_all(".jp-OutputArea")]
