@@ -62,5 +62,5 @@ def test_a_dataset_on_the_users_own_smplx_model(tmp_path):
     assert facts["layout"] == "thuman" and facts["body"] == "given" and facts["outside"] == 0
 
 
-def test_bodies_of_two_kinds_do_not_mix():
-    with pytest.raises(ValueError, match="Anny's body"): main(BuildDataset(source="people", body_model="smplx", data_root="none.h5"))
+def test_bodies_of_two_kinds_do_not_mix(tmp_path):
+    with pytest.raises(ValueError, match="Anny's body"): main(BuildDataset(source="people", body_model="smplx", data_root=str(tmp_path/"both.h5")))

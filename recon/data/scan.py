@@ -90,6 +90,7 @@ def mesh_colors(
 def person_subject(person) -> Subject:
     "A procedural `Person` as a subject."
     as_tensor = lambda a, kind: torch.as_tensor(np.ascontiguousarray(a), dtype=kind)
+    facts = dict(height=float(np.ptp(person.vertices[:, 1]))/person.scale, scale=person.scale)
     return Subject(f"{person.seed:04d}", as_tensor(person.vertices, torch.float32), as_tensor(person.faces, torch.long),
                    person.paint, as_tensor(person.body_vertices, torch.float32),
-                   as_tensor(person.joints, torch.float32), person.label)
+                   as_tensor(person.joints, torch.float32), person.label, facts)
