@@ -78,7 +78,7 @@ def trial(folder: Path, kills: int, seed: int) -> dict:
     assert ended(start(undisturbed), 600)
     whole, expected, before = time.monotonic() - begin, contents(undisturbed), {}
     while counted["kills"] < kills:
-        done = ended(start(data), chance.uniform(0, .4*whole))
+        done = ended(start(data), chance.uniform(0, .8*whole))
         now = finished(data.with_suffix(""))
         counted["rebuilt"] += sum(now.get(name) != file for name, file in before.items())
         counted["damaged"] += sum(not is_whole(data.with_suffix("")/name) for name in set(now) - set(before))
