@@ -90,8 +90,9 @@ def test_finished_subjects_stay_and_a_flipped_bit_is_mended(expected):
 
 
 def started(data, **options):
-    "A build that has finished its first subject, and its processes."
-    builder = subprocess.Popen(command(data, workers=2, num_people=40, **options), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    "A build that has finished its first subject, and its processes. It hears Ctrl-C even where the tests, as any background job of a shell, do not."
+    builder = subprocess.Popen(command(data, workers=2, num_people=40, **options), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not list(data.with_suffix("").glob("[!.]*.h5")): assert builder.poll() is None and not time.sleep(.02)
     return builder, psutil.Process(builder.pid).children(recursive=True)
 
