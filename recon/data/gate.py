@@ -19,7 +19,7 @@ from ..body.smplx import load_smpl, smpl_model
 from .layouts import Placed, ScanFiles, place_scan
 from .register import register, residuals
 from .scan import Subject, load_mesh, mesh_colors
-from ..geometry.mesh import sample_surface, vertex_normals
+from ..geometry.mesh import sample_surface, vertex_normals, weld
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view, rotation
 
@@ -98,7 +98,7 @@ def doubtful_share(
 
 def open_edges(vertices: Tensor, faces: Tensor) -> float:
     "Share of edges that have a face on one side only; vertices in one place are one."
-    corner = torch.unique(vertices, dim=0, return_inverse=True)[1][faces]
+    corner = weld(vertices)[1][faces]
     pairs = torch.cat([corner[:, [0, 1]], corner[:, [1, 2]], corner[:, [2, 0]]]).sort(1).values
     counts = torch.unique(pairs[:, 0]*len(vertices) + pairs[:, 1], return_counts=True)[1]
     return float((counts == 1).float().mean())

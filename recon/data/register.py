@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from ..body.anny import BODY_VERTICES, TO_Y_UP, load_anny
 from ..body.smplx import rotations
-from ..geometry.mesh import face_cross, gather, sample_surface, vertex_normals
+from ..geometry.mesh import face_cross, gather, sample_surface, vertex_normals, weld
 from ..geometry.query import MeshQuery
 from ..people.pose import BASIC, X, Z, align, part_of, sample_pose, turn
 
@@ -110,7 +110,7 @@ class Target:
         low, high = vertices.amin(0), vertices.amax(0)
         self.scale, self.center = 1.75 / float((high - low)[1]), (low + high) / 2
         self.vertices, self.faces = (vertices - self.center) * self.scale, faces
-        place, back = torch.unique(self.vertices, dim=0, return_inverse=True)    # seams share a normal
+        place, back = weld(self.vertices)    # seams share a normal
         self.normals = vertex_normals(place, back[faces])[back]
         self.query = MeshQuery(self.vertices, faces)
         self.points, face, bary = sample_surface(self.vertices, faces, 20_000, torch.Generator().manual_seed(seed))
