@@ -76,7 +76,7 @@ def checkpoints_below(folder: Path) -> list[Checkpoint]:
 def save_checkpoint(
     folder: Path,          # of the run's checkpoints
     model: Reconstructor,
-    optimizer, schedule,
+    state: dict,           # what else the next update depends on, see `Resumable.state`
     card: dict,            # step, epoch, batch, global_step, config, ...
     keep: int = 2,         # older ones are removed
 ) -> Path:                 # of the checkpoint
@@ -86,8 +86,8 @@ def save_checkpoint(
     if place.exists(): return place
     with written(place) as partial:
         partial.mkdir()
-        save_file({k: v.detach().cpu().clone() for k, v in model.state_dict().items()}, partial/"model.safetensors")
-        torch.save(dict(optimizer=optimizer.state_dict(), schedule=schedule.state_dict(), torch_rng=torch.get_rng_state()), partial/"state.pt")
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, partial/"model.safetensors")
+        torch.save(state, partial/"state.pt")
         (partial/"card.json").write_text(json.dumps(card | dict(model=asdict(model.options)), indent=1, default=str))
     for old in list_checkpoints(folder)[:-keep]: shutil.rmtree(old.folder)
     return place
