@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['as_array', 'channels_last', 'as_picture', 'show_images', 'contact_sheet', 'angular_error', 'normal_error_map',
            'show_normals', 'mesh_parts', 'simplify', 'upright', 'mesh_trace', 'points_trace', 'scene_figure',
-           'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'LiveCurves',
-           'as_png', 'view_slider']
+           'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'LiveOutput',
+           'LiveCurves', 'as_jpeg', 'captioned', 'picture_table', 'LivePicture', 'as_png', 'view_slider']
 
 # %% ../nbs/show.ipynb #43039a18
+import base64
 import io
 import json
 import time
@@ -20,7 +21,8 @@ import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from plotly.subplots import make_subplots
 from scipy.spatial import cKDTree
 
 # %% ../nbs/show.ipynb #279ecd8e
@@ -243,33 +245,81 @@ def compare_meshes(
     return go.Figure(traces, layout)
 
 # %% ../nbs/show.ipynb #4a8ed7f3
-class LiveCurves:
-    "Losses drawn while they come in; long runs are thinned."
-    def __init__(self, title: str = "loss", log: bool = True, every: float = 2., height: int = 320, max_points: int = 1000):
-        self.curves, self.every, self.max_points, self.drawn, self.handle = {}, every, max_points, 0., None
-        self.layout = dict(title=title, height=height, margin=dict(l=50, r=10, t=40, b=40), xaxis_title="step",
-                           yaxis_type="log" if log else "linear", template="plotly_white")
+class LiveOutput:
+    "One output of a notebook, replaced in place; outside a notebook nothing happens."
+    handle = None
+    def show(self, data: dict):  # MIME type: content
+        "Show `data` instead of what was shown."
+        if not get_ipython(): return
+        if self.handle: self.handle.update(data, raw=True)
+        else: self.handle = display(data, raw=True, display_id=True)
 
-    def __call__(self, step: int, values: dict):
-        "Add a value to each named curve; draw if the last drawing is `every` seconds old."
+class LiveCurves(LiveOutput):
+    "Numbers drawn while they come in, a panel for each unit; long runs are thinned."
+    def __init__(self, title: str = "", log=("loss",), every: float = 2., height: int = 260, max_points: int = 300):
+        self.curves, self.every, self.max_points, self.drawn, self.log, self.height = {}, every, max_points, 0., log, height
+        self.layout = dict(title=title, margin=dict(l=40, r=10, t=60 if title else 40, b=30), template="none", legend=dict(font_size=11))
+
+    def __call__(self, step: int, values: dict, panel: str = "loss"):
+        "Add a value to each named curve of a panel; draw if the last drawing is `every` seconds old."
         for name, value in values.items():
-            steps, numbers = self.curves.setdefault(name, ([], []))
+            steps, numbers = self.curves.setdefault((panel, name), ([], []))
             steps.append(int(step))
-            numbers.append(float(value))
+            numbers.append(float(f"{float(value):.4g}"))
             if len(steps) > 2*self.max_points: steps[:], numbers[:] = steps[::2], numbers[::2]
         if time.monotonic() - self.drawn > self.every: self.draw()
 
     def figure(self) -> go.Figure:
         "The curves so far."
-        traces = [go.Scatter(x=steps, y=values, name=name, mode="lines") for name, (steps, values) in self.curves.items()]
-        return go.Figure(traces, self.layout)
+        panels = list(dict.fromkeys(panel for panel, _ in self.curves)) or [""]
+        columns = min(3, len(panels))
+        rows = -(-len(panels)//columns)
+        figure = make_subplots(rows, columns, subplot_titles=panels, horizontal_spacing=.07, vertical_spacing=.16)
+        for (panel, name), (steps, values) in self.curves.items():
+            row, column = divmod(panels.index(panel), columns)
+            line = go.Scatter(x=steps, y=values, name=name, mode="lines" if len(steps) > 20 else "lines+markers")
+            figure.add_trace(line, row + 1, column + 1)
+            if panel in self.log: figure.update_yaxes(type="log", row=row + 1, col=column + 1)
+        return figure.update_layout(**self.layout, height=self.height*rows, showlegend=True)
 
     def draw(self):
         "Draw now; call it once more at the end."
         self.drawn = time.monotonic()
-        if not get_ipython(): return
-        if self.handle: self.handle.update(bundle(self.figure()), raw=True)
-        else: self.handle = display(bundle(self.figure()), raw=True, display_id=True)
+        if self.curves: self.show(bundle(self.figure()))
+
+# %% ../nbs/show.ipynb #bec97f8f
+def as_jpeg(image, quality: int = 85) -> bytes:
+    "A picture as a JPEG file."
+    file = io.BytesIO()
+    Image.fromarray((as_picture(image)[..., :3]*255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+def captioned(image, texts, at, line: int = 16) -> np.ndarray:  # (H + line,W,3)
+    "A picture below a line of texts that start `at` these pixels."
+    picture = as_picture(image)[..., :3]
+    head = Image.new("RGB", (picture.shape[1], line), "white")
+    for text, x in zip(texts, at): ImageDraw.Draw(head).text((x + 2, 0), text, "black", ImageFont.load_default(.75*line))
+    return np.concatenate([np.asarray(head)/255, picture])
+
+def picture_table(
+    rows,        # a list of pictures of one size each
+    titles,      # a text above each column
+    names=(),    # a text above each row
+    gap: int = 2,
+) -> np.ndarray: # (H,W,3) in [0,1]
+    "Pictures in rows and columns with texts."
+    step, out = as_picture(rows[0][0]).shape[1] + gap, []
+    for at, row in enumerate(rows):
+        line = contact_sheet(row, len(row), gap)
+        if at < len(names): line = captioned(line, [names[at]], [0])
+        out.append(np.concatenate([line, np.ones((gap, line.shape[1], 3))]))
+    return captioned(np.concatenate(out), titles, [step*k for k in range(len(titles))])
+
+class LivePicture(LiveOutput):
+    "A picture that is replaced in place while training runs, with a line of text above."
+    def __call__(self, image, text: str = ""):
+        image = captioned(image, [text], [0], 20) if text else image
+        self.show({"image/jpeg": base64.b64encode(as_jpeg(image)).decode(), "text/plain": text or "a picture"})
 
 # %% ../nbs/show.ipynb #e9c77f92
 def as_png(image) -> bytes:
