@@ -20,7 +20,7 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import display
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from PIL import Image, ImageDraw, ImageFont
 from plotly.subplots import make_subplots
 from scipy.spatial import cKDTree
@@ -297,8 +297,8 @@ def as_jpeg(image, quality: int = 85) -> bytes:
 def captioned(image, texts, at, line: int = 16) -> np.ndarray:  # (H + line,W,3)
     "A picture below a line of texts that start `at` these pixels."
     picture = as_picture(image)[..., :3]
-    head = Image.new("RGB", (picture.shape[1], line), "white")
-    for text, x in zip(texts, at): ImageDraw.Draw(head).text((x + 2, 0), text, "black", ImageFont.load_default(.75*line))
+    head, font = Image.new("RGB", (picture.shape[1], line), "white"), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), int(.7*line))
+    for text, x in zip(texts, at): ImageDraw.Draw(head).text((x + 2, 1), text, "black", font)
     return np.concatenate([np.asarray(head)/255, picture])
 
 def picture_table(

@@ -221,11 +221,11 @@ def _tiles(item: dict, maps: dict, true: dict | None, size: int) -> dict:
 def person_picture(item: dict, maps: dict, true, mesh=None, scan=None, size: int = 128) -> dict:
     "What was given and found of one person: columns of front above back, then views of the reconstruction and the scan, colours above normals."
     columns = _tiles(item, maps, true, size)
-    for title, shape, azimuths in (("reconstruction", mesh and as_trimesh(mesh), (0, 90, 180)), ("scan", scan if mesh else None, (0, 90))):
+    for shape, sides in ((mesh and as_trimesh(mesh), {"reconstruction": 0, "its side": 90, "its back": 180}), (mesh and scan, {"scan": 0, "scan's side": 90})):
         if shape is None: continue
         vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_parts(shape))
-        views = view_strip(vertices, faces.long(), colors/255, azimuths, size).numpy()
-        columns |= {title if not k else title + " "*k: views[:, k*size:(k + 1)*size] for k in range(len(azimuths))}
+        views = view_strip(vertices, faces.long(), colors/255, tuple(sides.values()), size).numpy()
+        columns |= {title: views[:, k*size:(k + 1)*size] for k, title in enumerate(sides)}
     return columns
 
 # %% ../../nbs/training/validate.ipynb #3e66727b
