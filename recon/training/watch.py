@@ -171,6 +171,6 @@ class LiveRun:
         if (path := locate(line["valid"])/"preview.jpg").exists(): self.picture(Image.open(path), f"validation, epoch {line['epoch']:.0f}, step {line['step']}")
 
     def close(self):
-        "Draw the last state."
+        "Leave the last state; of a run that had nothing left to do, all of it."
         if self.folder and not self.last: self.catch_up()
-        self.curves.draw()
+        self.curves.close()
