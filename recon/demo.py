@@ -13,10 +13,10 @@ from .papermill_io import trust
 
 # %% ../nbs/demo.ipynb #6e7f17af
 def stages(folder: str = "outputs/demo", data: str = "data/people.h5", scans: str = "", build: dict = None, train: dict = None, look: dict = None) -> list[tuple[str, str, dict]]:
-    "Name of the executed copy, notebook and parameters of each stage."
+    "Name of the executed copy, notebook and parameters of each stage. Two people are for validation, eight for the last measurement."
     shared = dict(preset="demo", save_root=folder, data_root=data) | (train or {})
     final, results = f"{folder}/02_train_full_pred", f"{folder}/05_reconstruct"
-    plan = [("00_build_dataset", "00_build_dataset", dict(data_root=data) | (build or {})),
+    plan = [("00_build_dataset", "00_build_dataset", dict(data_root=data, num_people=50, num_valid=2) | (build or {})),
             ("01_train_normal", "01_train_normal", shared),
             ("02_train_full", "02_train_full", shared),
             ("02_train_full_pred", "02_train_full", shared | dict(use_pred_nrm=True)),

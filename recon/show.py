@@ -293,7 +293,7 @@ class LiveOutput:
         else: self.handle = display(data, raw=True, display_id=True)
 
 class LiveCurves(LiveOutput):
-    "Numbers drawn while they come in, a panel for each unit; long runs are thinned, and drawing takes a thirtieth of the time at most."
+    "Numbers drawn while they come in, a panel for each unit; long runs are thinned, and drawing takes no time worth mentioning."
     def __init__(self, title: str = "", log=("loss",), every: float = 3., height: int = 260, max_points: int = 300):
         self.curves, self.every, self.max_points, self.title, self.log, self.height, self.after = {}, every, max_points, title, log, height, 0.
 
@@ -314,9 +314,9 @@ class LiveCurves(LiveOutput):
 
     def draw(self):
         "Draw the present state as a picture."
-        began = time.monotonic()
+        began = time.thread_time()
         if self.curves: self.show({"image/png": base64.b64encode(curves_png(self.panels(), self.title, self.log)).decode(), "text/plain": "curves"})
-        self.after = time.monotonic() + max(self.every, 30*(time.monotonic() - began))
+        self.after = time.monotonic() + max(self.every, min(10, 30*(time.thread_time() - began)))
 
     def close(self):
         "Leave the last state as an interactive plot."

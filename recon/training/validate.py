@@ -32,9 +32,9 @@ from ..surface import export_mesh
 from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint
 
 # %% ../../nbs/training/validate.ipynb #8e2070eb
-def held_out(config: dict, splits=("valid", "test")) -> ReconDataset:
+def held_out(config: dict) -> ReconDataset:
     "The people that a run did not train on."
-    for split in splits:
+    for split in ("test", "valid"):
         try: return ReconDataset.as_trained(config, split=split)
         except ValueError as error:
             if "no split" not in str(error) and "no subject in split" not in str(error): raise
@@ -337,7 +337,7 @@ def against_step_2(run: Run, most: int = 8, resolution: int = 144, points: int =
     third = find_checkpoint(run.folder)
     able = [c for c in checkpoints_below(run.folder.parent) if c.step == 2 and c.options() == third.options()]
     if not able: return f"No step 2 of these sizes in {run.folder.parent.name}/ to compare with."
-    data = held_out(run.config, ("test", "valid"))
+    data = held_out(run.config)
     data.subjects, data.num_samples = data.subjects[:most], min(points, *map(data.count, data.subjects), points)
     found = {f"step {c.step}": on_predicted(c, data, resolution) for c in (third, max(able, key=lambda c: c.written))}
     both = [name for name in data.subjects if all(name in rows for rows in found.values())]
