@@ -16,7 +16,7 @@ from conftest import BIN, ROOT
 from nbformat.v4 import new_code_cell, new_notebook
 from test_browser import KERNEL, environment, lab, open_notebook, ours, page, run_until  # noqa: F401
 
-TINY = dict(preset="demo", mixed_precision="no", epochs=4, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, log_every=1, save_every=100,
+TINY = dict(preset="demo", mixed_precision="no", epochs=2, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, log_every=1, save_every=100,
             nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=32, rgb_hidden_dim=16, valid_every=2, num_valid_samples=1, grid_size=32)
 
 
@@ -63,11 +63,11 @@ def test_every_step_validates_on_the_people_held_apart(runs):
     given = {1: set(), 2: {"true", "pred"}, 3: {"pred"}}
     for step, run in runs.items():
         lines = validations(run)
-        assert [line["epoch"] for line in lines] == [2, 4] and all(line["valid_people"] == 1 for line in lines)
+        assert [line["epoch"] for line in lines] == [2] and all(line["valid_people"] == 1 for line in lines)
         assert all("valid_pred_normal_deg" in line and "degrees" in line["card"] for line in lines)
         numbers = {"p2s", "s2p", "nc", "fscore", "color_255"}
         assert all(f"valid_{kind}_{number}" in lines[-1] for kind in given[step] for number in numbers)
-        folder = run.folder/"valid"/"0004"
+        folder = run.folder/"valid"/"0002"
         assert (folder/"preview.jpg").stat().st_size < 250_000 and (folder/"e.glb").exists() == (step > 1)
     kinds = {name.split("_")[1] for name in validations(runs[3])[-1] if name.endswith("_p2s")}
     assert kinds == {"pred"}, "step 3 has no other normals than its own"
@@ -135,14 +135,14 @@ def test_what_weights_and_biases_wrote_offline(runs):
     history = [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in r.history.item} for r in found if r.HasField("history")]
     by_step = {row["_step"]: row for row in history}
     for line in runs[3].lines:
-        assert by_step[line["step"]].get("loss/sdf", line.get("sdf")) == pytest.approx(line.get("sdf", by_step[line["step"]].get("loss/sdf")))
+        if "sdf" in line: assert by_step[line["step"]]["loss/sdf"] == pytest.approx(line["sdf"])
     networks = ("image_encoder", "sdf_decoder", "rgb_decoder", "nrm_encoder")
     first, last = by_step[1], by_step[max(by_step)]
     assert {f"{kind}/{name}" for kind in ("lr", "grad") for name in networks} | {"speed/people", "speed/wait", "loss/2D"} <= set(first)
     assert last["valid/pred_p2s"] == pytest.approx(validations(runs[3])[-1]["valid_pred_p2s"])
-    assert last["validation"]["_type"] == "image-file" and last["mesh/e"]["_type"] == "object3D-file"
+    assert last["validation/_type"] == "image-file" and last["mesh/e/_type"] == "object3D-file"
     media = run.parent/"files"
-    assert (media/last["validation"]["path"]).stat().st_size > 1000 and (media/last["mesh/e"]["path"]).read_bytes()[:4] == b"glTF"
+    assert (media/last["validation/path"]).stat().st_size > 1000 and (media/last["mesh/e/path"]).read_bytes()[:4] == b"glTF"
     notebooks = [r.artifact.name for r in found if r.HasField("artifact")] + [r.request.log_artifact.artifact.name for r in found if r.HasField("request")]
     assert any("02_train_full" in name for name in notebooks), notebooks
 
