@@ -41,6 +41,7 @@ def run_stage(name: str, notebook: str, parameters: dict, folder: Path) -> Path:
     "Execute one stage notebook through papermill, its text shown as it comes; done again only if something before it was."
     import papermill
     output = folder/f"{name}.ipynb"
+    os.environ["RECON_NOTEBOOK"] = str(output)      # what the kernel's run keeps as its notebook
     papermill.execute_notebook(str(root()/"nbs"/f"{notebook}.ipynb"), str(output), parameters, cwd=str(root()), kernel_name="python3",
                                progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     return output
