@@ -77,3 +77,29 @@ def test_however_a_batch_is_cut_the_training_is_the_same(trained, way, step):
         for name in a: assert a[name] == pytest.approx(b[name], abs=1e-6, rel=1e-6), name
     for (name, a), b in zip(whole["weights"].items(), cut["weights"].values()): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6, msg=name)
     assert whole["lines"][0] != whole["lines"][-1]
+
+
+def command(people, name, **options):
+    "Arguments of step 1 as a script on the balls."
+    given = TINY | dict(data_root=people/"balls.h5", save_root=people, exp_name=name, batch_size=1, epochs=400, save_every=400, resume="auto") | options
+    return [f"--{'' if value is not False else 'no_'}{key}" + ("" if isinstance(value, bool) else f"={value}") for key, value in given.items()]
+
+
+def test_ctrl_c_ends_all_processes_after_the_same_step_and_they_go_on(people):
+    start = [sys.executable, "-m", "recon.train_normal", *command(people, "two", num_processes=2)]
+    process = subprocess.Popen(start, env=surroundings(), cwd=people, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = people/"two"/"metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 3):
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        time.sleep(.2)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "Run the same command again" in said, said[-3000:]
+    from recon.training.checkpoint import find_checkpoint
+    done = find_checkpoint(people/"two").card["global_step"]
+    assert 3 < done < 1600 and json.loads(log.read_text().splitlines()[-1])["step"] == done
+
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "recon.train_normal",
+              *command(people, "two", epochs=0)]
+    again = subprocess.run(launch, env=surroundings(), cwd=people, capture_output=True, text=True)      # as a launcher starts it: it finds its place, and there is nothing left
+    assert again.returncode == 0 and f"going on from step {done}" in again.stdout, again.stdout[-2000:] + again.stderr[-2000:]
