@@ -30,6 +30,7 @@ from ..run import Run
 from ..show import angular_error, as_jpeg, as_picture, mesh_parts, normal_error_map, picture_table
 from ..surface import export_mesh
 from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint
+from .machines import agreed
 
 # %% ../../nbs/training/validate.ipynb #8e2070eb
 def held_out(config: dict) -> ReconDataset:
@@ -310,12 +311,12 @@ class Validator:
 
 # %% ../../nbs/training/validate.ipynb #3c8627dd
 def validator(trainer, log=None) -> Validator | None:
-    "What the loop calls after each epoch; None if there is nobody to validate on. What an interrupted run has missed is made good at once."
-    if not trainer.first: return None
-    people = validation_people(trainer.options, *(trainer.shared or (trainer.data.body_faces, trainer.data.canonical)))
-    if people is None: return None
-    validate = Validator(trainer, people, log)
-    if (epoch := validate.missed()) and (metric := validate(epoch)) is not None: trainer.save(metric)
+    "What the loop calls after each epoch; None if there is nobody to validate on. What an interrupted run has missed is made good at once. For all processes of a run together."
+    people = validation_people(trainer.options, *(trainer.shared or (trainer.data.body_faces, trainer.data.canonical))) if trainer.first else None
+    validate = people and Validator(trainer, people, log)
+    missed = validate and validate.missed()
+    metric = agreed(trainer.accelerator, validate(missed) if missed else None)
+    if metric is not None: trainer.save(metric)
     return validate
 
 # %% ../../nbs/training/validate.ipynb #f33e6114
