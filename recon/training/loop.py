@@ -18,7 +18,7 @@ from ..data.reader import ReconDataset, load_batches
 from ..nets.model import ModelOptions, Reconstructor
 from ..run import Run
 from ..sith import load as load_sith
-from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, save_checkpoint
+from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, restore, save_checkpoint
 from .losses import losses, total_loss
 from .optim import learning_rates, make_optimizer, make_schedule
 
@@ -152,18 +152,15 @@ class Trainer:
         load_weights(self.model, source.weights(), source.folder)
         if source.step < self.step: return f"with the weights of step {source.step} ({source.folder})"
         if source.step > self.step: raise ValueError(f"{source.folder}: written by step {source.step}; step {self.step} cannot resume from a later one")
-        state = source.state()
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["torch_rng"])
+        restore(source, self.optimizer, self.schedule, self.data)
         self.done = source.card["global_step"]
         return f"going on from step {self.done} of {self.total} ({source.folder})"
 
     def save(self) -> Path:
         "Write a checkpoint of the present state."
         card = dict(step=self.step, stage=self.options.exp_name, global_step=self.done, epoch=self.done // self.per_epoch,
-                    total_steps=self.total, config=self.options.asdict(), data=str(self.data.path))
-        return save_checkpoint(self.folder/"checkpoints", self.model, self.optimizer, self.schedule, card)
+                    total_steps=self.total, config=self.options.asdict())
+        return save_checkpoint(self.folder/"checkpoints", self.model, self.optimizer, self.schedule, card, data=self.data)
 
     def batches(self):
         "Batches from the present place to the end of the run."
