@@ -223,9 +223,11 @@ def _shared_body(file: h5py.File) -> tuple[Tensor, Tensor]:
 
 # %% ../../nbs/data/reader.ipynb #21acb704
 class _Compact(Dataset):
-    "A dataset's compact items, by index."
+    "A dataset's compact items, by index, or by epoch and index."
     def __init__(self, data: ReconDataset): self.data = data
-    def __getitem__(self, i): return self.data.compact(*self.data.choice(i))
+    def __getitem__(self, place):
+        if isinstance(place, tuple): self.data.epoch, place = place
+        return self.data.compact(*self.data.choice(place))
 
 def _finished(finish: Finish, items: list) -> dict:
     "Items as one finished batch."
@@ -233,7 +235,7 @@ def _finished(finish: Finish, items: list) -> dict:
 
 def load_batches(
     data: ReconDataset,
-    batches: list[list[int]],  # indices of each
+    batches,                   # of each batch its indices, or pairs of epoch and index
     workers: int,              # processes that read ahead; 0: none
     device: torch.device,
 ):

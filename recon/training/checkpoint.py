@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HARMLESS', 'Checkpoint', 'is_good', 'list_checkpoints', 'checkpoints_below', 'code_version', 'fingerprint',
            'random_state', 'set_random_state', 'save_checkpoint', 'best', 'best_checkpoint', 'mark_best', 'thin_out',
-           'find_checkpoint', 'newest_model', 'load_weights', 'changed_options', 'restore', 'set_aside']
+           'find_checkpoint', 'newest_model', 'load_weights', 'changed_options', 'remarks', 'resumed_state',
+           'set_aside']
 
 # %% ../../nbs/training/checkpoint.ipynb #dcfecaca
 import hashlib, json, os, random, shutil, subprocess
@@ -164,11 +165,10 @@ def set_random_state(state: dict):
 def save_checkpoint(
     folder: Path,              # of the run's checkpoints
     model: Reconstructor,
-    optimizer, schedule,
+    state: dict,               # what else the next update depends on, see `Resumable.state` in the loop
     card: dict,                # step, epoch, batch, global_step, config, ...
     keep: int = 2,             # older ones are removed, but not the best; 0: all stay
     data: ReconDataset = None, # what it was trained on
-    extra: dict = None,        # more to go on with, such as a gradient scaler's state
 ) -> Path:                     # of the checkpoint
     "Write a checkpoint whole or not at all."
     place, states = Path(folder)/f"{card['global_step']:07d}", _of_all(random_state())
@@ -178,8 +178,8 @@ def save_checkpoint(
         if data is not None: card["data"] = dict(path=str(data.path), people=len(data), fingerprint=fingerprint(data))
         with written(place) as partial:
             partial.mkdir()
-            save_file({k: v.detach().cpu().clone() for k, v in model.state_dict().items()}, partial/"model.safetensors")
-            torch.save(dict(optimizer=optimizer.state_dict(), schedule=schedule.state_dict(), random=states, extra=extra), partial/"state.pt")
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, partial/"model.safetensors")
+            torch.save(state | dict(random=states), partial/"state.pt")
             (partial/"card.json").write_text(_sealed(card | dict(files={path.name: _digest(path) for path in sorted(partial.iterdir())})))
             _to_disk(partial)
         thin_out(folder, keep)
@@ -219,8 +219,8 @@ def best_checkpoint(folder: Path) -> Checkpoint | None:
 def mark_best(
     folder: Path,      # of the run's checkpoints
     global_step: int,  # of a checkpoint that is there
-    name: str,         # of what was measured
-    value: float,      # lower is better
+    value: float,      # the less the better
+    name: str = "validation", # of what was measured
 ) -> bool:             # whether it is the best so far
     "Note what validation found of a checkpoint."
     so_far = best(folder)
@@ -263,7 +263,7 @@ def load_weights(model: Reconstructor, weights: dict, source):
     model.load_state_dict(weights)
 
 # %% ../../nbs/training/checkpoint.ipynb #f1dd86a6
-HARMLESS = frozenset("""config preset save_root exp_name data_root resume workers save_every save_steps keep log_every compile num_processes use_pred_nrm
+HARMLESS = frozenset("""config preset save_root exp_name data_root resume workers save_every save_steps keep log_every compile num_processes gradient_checkpointing use_pred_nrm
     valid valid_folder valid_every num_valid_samples subdivide grid_size erode_iter wandb wandb_name wandb_id""".split())   # for the weights
 
 def changed_options(before: dict, now: dict) -> dict[str, tuple]:
@@ -272,21 +272,23 @@ def changed_options(before: dict, now: dict) -> dict[str, tuple]:
     before, now = plain(before), plain(now)
     return {name: (before[name], now[name]) for name in now if name not in HARMLESS and name in before and before[name] != now[name]}
 
-def restore(
+def remarks(checkpoint: Checkpoint, options) -> str:
+    "In words, what keeps a run that goes on from being what it would have been without a break; else nothing."
+    changed = changed_options(checkpoint.card["config"], options.asdict())
+    return f"; with other options ({', '.join(f'{name} {new}, was {old}' for name, (old, new) in changed.items())}), so not as it would have without a break" if changed else ""
+
+def resumed_state(
     checkpoint: Checkpoint,    # of the same step
-    optimizer, schedule,
     data: ReconDataset = None, # what the run goes on with
-) -> dict:                     # the `extra` that was saved
-    "Put optimiser, schedule and this process's random numbers where they were."
+) -> dict:                     # as given to `save_checkpoint`
+    "The state to go on from; this process draws its random numbers from there."
     before = checkpoint.card.get("data")
     if data is not None and before and before["fingerprint"] != (found := fingerprint(data)):
         raise ValueError(f"{checkpoint.folder}: trained on {before['people']} people of {before['path']} (fingerprint {before['fingerprint']}); {data.path} holds {len(data)} others ({found}). "
                          "Give the same data to go on exactly; for a new run on this one, another exp_name and resume=\"\", or the checkpoint of an earlier step")
     state, rank = checkpoint.state(), dist.get_rank() if dist.is_initialized() else 0
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
     if rank < len(state["random"]): set_random_state(state["random"][rank])
-    return state["extra"]
+    return state
 
 # %% ../../nbs/training/checkpoint.ipynb #57b0ab9d
 def set_aside(
