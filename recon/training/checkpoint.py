@@ -295,12 +295,13 @@ def set_aside(
     folder: Path,      # of a run
     global_step: int,  # where the run goes on; 0: at its beginning
 ) -> Path | None:      # where the later checkpoints are now
-    "Move checkpoints after `global_step`, readable or not, out of the run's way."
+    "Move checkpoints after `global_step`, readable or not, out of the run's way; a run that begins anew has all that was there moved."
     later = [path for path in sorted((folder/"checkpoints").glob("[0-9]*")) if int(path.name) > global_step]
     if not later: return None
     place = folder/"set_aside"/str(1 + len([*(folder/"set_aside").glob("*")]))
     place.mkdir(parents=True)
     so_far = best(folder/"checkpoints")
     if so_far and so_far["global_step"] > global_step: later.append(folder/"checkpoints"/"best.json")
+    if not global_step: later += [path for path in (folder/"metrics.jsonl", folder/"config.yaml", folder/"valid") if path.exists()]
     for path in later: os.replace(path, place/path.name)
     return place
