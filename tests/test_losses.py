@@ -169,7 +169,7 @@ def fixed(balls, folder, step, **options):
 
 @pytest.mark.parametrize("step, use_mask", [(1, False), (1, True), (2, False), (3, False), (3, True)])
 def test_the_loss_of_a_step_agrees_with_an_independent_implementation(balls, tmp_path, step, use_mask):
-    "To 1e-5 as it is trained, in float32; to 1e-6 in float64, but for the normals: they are differences, over 0.001, of distances that come from a float32 file."
+    """To 1e-5 in float64, and for all but the surface normals 1e-8. As trained, in float32, the normals agree to 1e-4: they are differences over 0.001 of distances with seven digits."""
     ready, batch = fixed(balls, tmp_path, step, use_mask=use_mask)
     rest = ready.data.canonical.double().numpy()
     expected = reference(ready.model, batch, step, ready.data.body_faces.numpy(), rest, use_mask)
@@ -177,12 +177,12 @@ def test_the_loss_of_a_step_agrees_with_an_independent_implementation(balls, tmp
     total = sum(lambdas[name]*value for name, value in expected.items())
     with torch.no_grad(): single = losses(ready.model, batch, ready.options, step, ready.shared)
     assert set(single) == set(expected) == dict([(1, {"2D"}), (2, {"sdf", "rgb", "nrm"}), (3, {"sdf", "rgb", "nrm", "2D"})])[step]
-    for name, value in expected.items(): assert abs(float(single[name]) - value) < 1e-5, (name, float(single[name]), value)
-    assert abs(float(total_loss(single, ready.options)) - total) < 1e-5*total
+    for name, value in expected.items(): assert abs(float(single[name]) - value) < (1e-4 if name == "nrm" else 1e-5), (name, float(single[name]), value)
     wide = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
     shared = ready.shared and (ready.shared[0], ready.shared[1].double())
     with torch.no_grad(): double = losses(ready.model.double(), wide, ready.options, step, shared)
-    for name, value in expected.items(): assert abs(float(double[name]) - value) < (1e-5 if name == "nrm" else 1e-6), (name, float(double[name]), value)
+    for name, value in expected.items(): assert abs(float(double[name]) - value) < (1e-5 if name == "nrm" else 1e-8), (name, float(double[name]), value)
+    assert abs(float(total_loss(double, ready.options)) - total) < 1e-5
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
