@@ -147,7 +147,7 @@ def read_yaml(
 SHARED = frozenset("""
     save_root exp_name seed resume config preset
     data_root image_size img_size num_samples white_bg aug_jitter use_mask
-    lr_decoder lr_encoder beta1 beta2 weight_decay max_grad_norm lr_scheduler lr_warmup_steps
+    lr_decoder lr_encoder beta1 beta2 weight_decay max_grad_norm lr_scheduler lr_warmup_steps lr_num_cycles lr_power log_level
     epochs batch_size workers save_every log_every use_pred_nrm
     pos_dim feat_dim num_layers hidden_dim skip activation layer_type shape_freq color_freq
     lambda_sdf lambda_rgb lambda_nrm lambda_2D

@@ -8,7 +8,7 @@ from balls import make_balls, trainer
 
 from recon.training.losses import losses, total_loss
 
-OPTIONS = dict(num_layers=4, skip=(2, 3), rgb_num_layers=3, rgb_skip=(2,), num_samples=150, resume="")
+OPTIONS = dict(num_layers=4, skip=(2, 3), rgb_num_layers=3, num_samples=150, resume="")
 
 
 # The networks, by the names of SiTH's checkpoints -------------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def reference(model, batch, step, faces, rest, use_mask=False):
     if step != 2:
         maps = {side: predictor(weights["nrm_encoder"], data[f"{side}_rgb_img"], o.nrm_downsamplings, o.nrm_blocks) for side in true}
         area = lambda side: data[f"{side}_mask"] if use_mask else torch.ones_like(data[f"{side}_mask"])
-        parts["2D"] = sum(float(((maps[side] - true[side]).abs()*area(side)).sum() / (3*area(side).sum())) for side in true)
+        parts["2D"] = sum(float(((maps[side] - true[side]).abs()*area(side)).mean()) for side in true)
         if step == 1: return parts
         maps = {side: maps[side]*data[f"{side}_mask"] for side in maps}
     groups = lambda width: min(32, width//8)

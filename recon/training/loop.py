@@ -52,6 +52,8 @@ class TrainOptions(ModelOptions, Config):
     nrm_rate: float = .01             # step 3: the predictor's rate as a share of lr_encoder
     lr_scheduler: str = "constant_with_warmup" # linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup
     lr_warmup_steps: int = 500        # steps of warm-up
+    lr_num_cycles: int = 1            # waves of cosine_with_restarts
+    lr_power: float = 1.              # of polynomial
     beta1: float = .5                 # AdamW
     beta2: float = .999               # AdamW
     weight_decay: float = .01         # AdamW
@@ -161,7 +163,7 @@ class Prepared:
         self.people = options.batch_size * options.gradient_accumulation_steps * self.accelerator.num_processes    # a step
         self.per_epoch = len(epoch_batches(len(self.data), self.people, options.seed, 0))
         self.total = self.per_epoch * options.epochs
-        self.schedule = make_schedule(self.optimizer, options.lr_scheduler, options.lr_warmup_steps, self.total)
+        self.schedule = make_schedule(self.optimizer, options.lr_scheduler, options.lr_warmup_steps, self.total, options.lr_num_cycles, options.lr_power)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.mixed_precision == "fp16")
         self.folder = locate(options.save_root)/options.exp_name
         self.done = 0
