@@ -166,12 +166,13 @@ def nearest(name: str, names) -> str:
 
 # %% ../nbs/config.ipynb #15553889
 def plain_names(
-    namespace: dict  # globals() of a notebook
-) -> dict:           # those that can be options
-    "Lower-case names of plain values, without those of IPython."
+    namespace: dict,   # globals() of a notebook
+    options=()         # names that are options in any case, such as lambda_2D
+) -> dict:             # those that can be options
+    "Lower-case names of plain values and those in `options`, without those of IPython."
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     return {name: value for name, value in namespace.items()
-            if name == name.lower() and not name.startswith("_") and type(value) in kinds}
+            if (name == name.lower() or name in options) and not name.startswith("_") and type(value) in kinds}
 
 # %% ../nbs/config.ipynb #1923dba1
 def has_gpu() -> bool:
@@ -237,7 +238,7 @@ def _resolve(
 ):                             # an instance
     "Defaults < preset < the YAML file named by `config` < `given`; an unknown name is an error."
     given = dict(given or {})
-    if "__name__" in given: given = plain_names(given)
+    if "__name__" in given: given = plain_names(given, cls.kinds())
     groups = {name: given.pop(name) for name in GROUPS if isinstance(given.get(name), dict)}   # papermill -f config.yaml
     given = _check(cls, flatten(groups), "given", lenient=True) | _check(cls, given, "given")
     defaults = {field.name: field.default for field in fields(cls)}
