@@ -130,3 +130,21 @@ def test_a_run_from_scratch_never_meets_what_an_earlier_one_left(balls, tmp_path
     assert trainer(balls, tmp_path, step=1, epochs=4).done == 3
     aside = tmp_path/"run"/"set_aside"/"1"
     assert (aside/"0000008").exists() and len((aside/"metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_siths_own_checkpoints_give_their_weights_and_a_step_of_ours_becomes_one(balls, tmp_path):
+    "The colour field alone, at its published size; another size is refused by the tensors' names."
+    import torch
+    from balls import trainer
+
+    from recon.sith import load, published_networks, save
+    theirs = torch.nn.Module()
+    theirs.rgb_decoder = published_networks()["rgb_decoder"]()
+    save(tmp_path/"model.pth", theirs, epoch=400, global_step=40_000)
+    sizes = dict(feat_dim=16, rgb_hidden_dim=256, rgb_num_layers=4, rgb_skip=(2,))
+    ours = trainer(balls, tmp_path, step=2, resume=str(tmp_path/"model.pth"), **sizes)
+    assert ours.done == 0 and all(torch.equal(a, b) for a, b in zip(ours.model.rgb_decoder.parameters(), theirs.rgb_decoder.parameters()))
+    for _, parts in zip(range(1), ours.updates()): ours.update(parts)
+    save(tmp_path/"ours.pth", ours.model, networks=("rgb_decoder",))
+    assert all(torch.equal(a, b) for a, b in zip(load(tmp_path/"ours.pth").rgb_decoder.parameters(), ours.model.rgb_decoder.parameters()))
+    with pytest.raises(ValueError, match="tensors do not fit this configuration, rgb_decoder"): trainer(balls, tmp_path, step=2, resume=str(tmp_path/"model.pth"))

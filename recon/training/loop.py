@@ -194,7 +194,7 @@ class Resumable(Prepared):
         "Load what `source` holds; say in words where the run starts."
         if source is None: return "from scratch"
         if isinstance(source, Path):
-            for name, part in load_sith(source).named_children(): getattr(self.model, name).load_state_dict(part.state_dict())
+            load_weights(self.model, self.model.state_dict() | load_sith(source).state_dict(), source)
             return f"with the weights of {source}"
         load_weights(self.model, source.weights(), source.folder)
         if source.step < self.step: return f"with the weights of step {source.step} ({source.folder})"
