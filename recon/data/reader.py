@@ -242,7 +242,8 @@ def load_batches(
     "Read `batches` one after the other; finished, on the device."
     finish, here = data.finish, device.type == "cpu"
     together = partial(_finished, finish) if here else collate    # on a CPU the workers finish them
-    loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=together)
+    loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=together,
+                        generator=torch.Generator())      # the loader draws a seed for its workers: not from the numbers that a resumed run goes on with
     for batch in loader: yield batch if here else finish(moved(batch, device))
 
 # %% ../../nbs/data/reader.ipynb #2fcc825e

@@ -31,11 +31,11 @@ class ModelOptions:
     hidden_dim: int = 512           # SDF field: width
     num_layers: int = 5             # SDF field: hidden layers
     skip: tuple[int, ...] = (2, 3, 4) # SDF field: layers that see the input again
-    rgb_hidden_dim: int = 256       # colour field: width
-    rgb_num_layers: int = 4         # colour field: hidden layers
+    rgb_hidden_dim: int = 0         # colour field: width; 0: half of hidden_dim
+    rgb_num_layers: int = 0         # colour field: hidden layers; 0: one fewer than num_layers
     rgb_skip: tuple[int, ...] = (2,) # colour field: layers that see the input again
     activation: str = "lrelu"       # of both fields
-    layer_type: str = "none"        # of both fields: none | weight_norm
+    layer_type: str = "none"        # of both fields: none, weight_norm, spectral_norm, frobenius_norm, l_1_norm or l_inf_norm
     pos_dim: int = 8                # body features: 1, 3, 5, 6 or 8
     shape_freq: int = 0             # octaves of the embedding before the SDF field
     color_freq: int = 0             # octaves of the embedding before the colour field
@@ -81,7 +81,7 @@ class Reconstructor(nn.Module):
         self.sdf_decoder = FieldMLP(shape_in, 2 if o.wrap_body else 1, o.hidden_dim, o.num_layers, o.skip, o.activation,
                                     layer_type=o.layer_type, zero_start=o.residual)
         self.high_res_encoder = Hourglass(3, o.color_channels, o.feat_dim)
-        self.rgb_decoder = FieldMLP(color_in, 6 if o.blend_pixels else 3, o.rgb_hidden_dim, o.rgb_num_layers, o.rgb_skip, o.activation,
+        self.rgb_decoder = FieldMLP(color_in, 6 if o.blend_pixels else 3, o.rgb_hidden_dim or o.hidden_dim//2, o.rgb_num_layers or o.num_layers - 1, o.rgb_skip, o.activation,
                                     final="none" if o.blend_pixels else "sigmoid", layer_type=o.layer_type)
 
     def _mixed(self, like: Tensor):

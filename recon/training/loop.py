@@ -21,7 +21,7 @@ from ..data.reader import ReconDataset, load_batches
 from ..nets.model import ModelOptions, Reconstructor
 from ..run import Run
 from ..sith import load as load_sith
-from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, save_checkpoint
+from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, mark_best, remarks, resumed_state, save_checkpoint, set_aside
 from .losses import StepLosses, loss_counts
 from .machines import agreed, anyone, host_group, join_processes, share, told_otherwise
 from .optim import learning_rates, make_optimizer, make_schedule
@@ -55,6 +55,8 @@ class TrainOptions(ModelOptions, Config):
     nrm_rate: float = .01             # step 3: the predictor's rate as a share of lr_encoder
     lr_scheduler: str = "constant_with_warmup" # linear, cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup
     lr_warmup_steps: int = 500        # steps of warm-up
+    lr_num_cycles: int = 1            # waves of cosine_with_restarts
+    lr_power: float = 1.              # of polynomial
     beta1: float = .5                 # AdamW
     beta2: float = .999               # AdamW
     weight_decay: float = .01         # AdamW
@@ -73,6 +75,8 @@ class TrainOptions(ModelOptions, Config):
     gradient_checkpointing: bool = False # compute activations twice instead of keeping them
     fused_adamw: bool = True          # the update in one kernel
     save_every: int = 50              # epochs between checkpoints
+    save_steps: int = 0               # steps between more checkpoints; 0: none
+    keep: int = 2                     # checkpoints that stay, beside the best; 0: all
     log_every: int = 20               # steps between logged lines
     valid: bool = True                # validate while training, where there is somebody to validate on
     valid_folder: str = ""            # prepared people for it; empty: the validation people of the dataset
@@ -159,7 +163,7 @@ class Prepared:
         self.people = options.batch_size * options.gradient_accumulation_steps * self.accelerator.num_processes    # a step
         self.per_epoch = len(epoch_batches(len(self.data), self.people, options.seed, 0))
         self.total = self.per_epoch * options.epochs
-        self.schedule = make_schedule(self.optimizer, options.lr_scheduler, options.lr_warmup_steps, self.total)
+        self.schedule = make_schedule(self.optimizer, options.lr_scheduler, options.lr_warmup_steps, self.total, options.lr_num_cycles, options.lr_power)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.mixed_precision == "fp16")
         self.folder = locate(options.save_root)/options.exp_name
         self.done = 0
@@ -181,39 +185,40 @@ class Resumable(Prepared):
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         super().__init__(options, step, device)
         self.origin = self._start(agreed(self.accelerator, starting_point(options, step, self.folder) if self.first else None))
-        if self.first: Run(self.folder).rewind(self.done)
+        if self.first:
+            if aside := set_aside(self.folder, self.done): self.origin += f"; what an earlier run left after it is now in {aside}"
+            Run(self.folder).rewind(self.done)
         self.run = Run.create(self.folder, options) if self.first else Run(self.folder)
 
     def _start(self, source) -> str:
         "Load what `source` holds; say in words where the run starts."
         if source is None: return "from scratch"
         if isinstance(source, Path):
-            for name, part in load_sith(source).named_children(): getattr(self.model, name).load_state_dict(part.state_dict())
+            load_weights(self.model, self.model.state_dict() | load_sith(source).state_dict(), source)
             return f"with the weights of {source}"
         load_weights(self.model, source.weights(), source.folder)
         if source.step < self.step: return f"with the weights of step {source.step} ({source.folder})"
         if source.step > self.step: raise ValueError(f"{source.folder}: written by step {source.step}; step {self.step} cannot resume from a later one")
-        self.load_state(source.state())
+        self.load_state(resumed_state(source, self.data))
         self.done = source.card["global_step"]
-        return f"going on from step {self.done} of {self.total} ({source.folder})"
+        return f"going on from step {self.done} of {self.total} ({source.folder}){remarks(source, self.options)}"
 
     def state(self) -> dict:
         "All but the weights that the next update depends on."
-        return dict(optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict(), torch_rng=torch.get_rng_state())
+        return dict(optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict())
 
     def load_state(self, state: dict):
         "Go on from a `state`."
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if state["scaler"]: self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["torch_rng"])
 
     def save(self, metric: float = None):
-        "Write a checkpoint of the present state; `metric`, the less the better, chooses the best."
-        if not self.first: return
-        card = dict(step=self.step, stage=self.options.exp_name, global_step=self.done, epoch=self.done // self.per_epoch,
-                    total_steps=self.total, metric=metric, config=self.options.asdict(), data=str(self.data.path))
-        save_checkpoint(self.folder/"checkpoints", self.model, self.state(), card)
+        "Write a checkpoint of the present state, in all processes at once; `metric`, the less the better, chooses the best."
+        epoch, batch = divmod(self.done, self.per_epoch)
+        card = dict(step=self.step, stage=self.options.exp_name, global_step=self.done, epoch=epoch, batch=batch, total_steps=self.total, config=self.options.asdict())
+        save_checkpoint(self.folder/"checkpoints", self.model, self.state(), card, self.options.keep, self.data)
+        if metric is not None and self.first: mark_best(self.folder/"checkpoints", self.done, metric)
 
 # %% ../../nbs/training/loop.ipynb #38e6e3d2
 class Planned(Resumable):
@@ -310,6 +315,7 @@ class Trainer(Reported):
             for parts in self.tried(self.updates()):
                 self.update(parts); bar.update()
                 if self.done % self.options.log_every == 0 or self.done == self.total: self._log(bar, on_log)
+                if self.options.save_steps and self.done % self.options.save_steps == 0: self.save()
                 if self.done % self.per_epoch == 0: self._end_epoch(self.done // self.per_epoch, on_epoch)
                 if anyone(bool(self.asked), self.hosts): break
         self.save()
@@ -329,7 +335,7 @@ class Trainer(Reported):
         "Save when it is time, then validate."
         if epoch % self.options.save_every == 0: self.save()
         began = time.perf_counter()
-        metric = on_epoch(epoch) if on_epoch and self.first else None
+        metric = agreed(self.accelerator, on_epoch(epoch) if on_epoch and self.first else None)
         self.since += time.perf_counter() - began        # a step's time is not that of validation
         if metric is not None: self.save(metric)
 

@@ -16,32 +16,32 @@ from ..nets.body import Body, Nearest, ask_body
 from ..nets.model import Encoded, Reconstructor
 
 # %% ../../nbs/training/losses.ipynb #0c7afc5e
-def map_count(mask: Tensor, use_mask: bool) -> Tensor:
-    "How many values `map_loss` is the mean of."
-    return 3 * (mask.sum() if use_mask else mask.new_tensor(mask.numel()))
+def map_count(mask: Tensor) -> Tensor:
+    "How many values `map_loss` is the mean of: all, in the foreground or not, as in SiTH."
+    return mask.new_tensor(3 * mask.numel())
 
 def map_loss(
     pred: Tensor, true: Tensor, # (B,3,H,W)
     mask: Tensor,               # (B,1,H,W)
-    use_mask: bool,             # over the foreground only
+    use_mask: bool,             # nothing counts in the background
     count: Tensor = None,       # divide by this instead of the maps' own count
 ) -> Tensor:
     "Mean absolute difference of two normal maps."
     error = (pred - true).abs()
     if use_mask: error = error * mask
-    return error.sum() / (map_count(mask, use_mask).clamp(min=1) if count is None else count)
+    return error.sum() / (map_count(mask) if count is None else count)
 
 # %% ../../nbs/training/losses.ipynb #7c30e8db
 COUNTED = ("front", "back", "sdf", "rgb", "nrm")
 
 def loss_counts(
     batch: dict,
-    options,     # use_mask, normal_band, num_normals
+    options,     # normal_band, num_normals
     step: int,   # 1, 2 or 3
 ) -> Tensor:     # (5,) float64, in the order of `COUNTED`
     "How many values each mean goes over."
     counts = batch["front_mask"].new_zeros(len(COUNTED), dtype=torch.float64)
-    if step != 2: counts[:2] = torch.stack([map_count(batch[f"{side}_mask"], options.use_mask) for side in ("front", "back")])
+    if step != 2: counts[:2] = torch.stack([map_count(batch[f"{side}_mask"]) for side in ("front", "back")])
     if step > 1:
         distance = batch["d"][..., 0].abs()
         near = (distance < (options.normal_band or float("inf"))).sum(1).clamp(max=options.num_normals or distance.shape[1])

@@ -6,7 +6,8 @@
 __all__ = ['BEYOND', 'DEMO', 'SMALL', 'RATES', 'NORMAL', 'FIELDS']
 
 # %% ../../nbs/training/presets.ipynb #1df57bc5
-BEYOND = dict(lighting=.8, residual=True, wrap_body=True, encode_body=True, point_cues=True, blend_pixels=True, sdf_clamp=.1, normal_band=.05, use_mask=True)
+BEYOND = dict(lighting=.8, residual=True, wrap_body=True, encode_body=True, point_cues=True, blend_pixels=True, sdf_clamp=.1, normal_band=.05, use_mask=True,
+              lambda_2D=5.5)    # a person fills 18 % of a picture on average
 
 DEMO = BEYOND | dict(
     nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16, hidden_dim=128, rgb_hidden_dim=64,
