@@ -54,8 +54,9 @@ def _push(mesh: wp.uint64, x: wp.array(dtype=wp.vec3), w: wp.array(dtype=float),
             away = p[i] - wp.mesh_eval_position(mesh, q.face, q.u, q.v)
             distance = wp.length(away)*q.sign
             n = wp.mesh_eval_face_normal(mesh, q.face)
+            beside = distance < 0.0 and wp.abs(wp.dot(away, n)) < -0.7*distance   # past the rim of an open layer: neither in it nor out
             if wp.abs(distance) > 1.0e-6: n = away/distance
-            if distance < gap:
+            if distance < gap and not beside:
                 target = p[i] + n*(gap - distance)
                 moved = target - x[i]
                 p[i] = target - (moved - n*wp.dot(moved, n))*friction
