@@ -29,6 +29,7 @@ class Accessory:
     paint: Callable        # places -> colours
     thickness: float = .004
     closed: bool = False   # else a sheet that is all thickness
+    soft: bool = False     # of cloth
 
 @dataclass
 class Fitter:
@@ -77,7 +78,7 @@ def _cloth(fitter, obstacle, rng, grid, paint, pinned, gap=.008, thickness=.004,
     shape, start = fitter.soft(points)
     fixed = np.repeat(pinned, grid.shape[1])
     vertices = drape(obstacle, start, faces, shape, np.ones(len(points)), fixed, gap, gravity, rng, steps=12)
-    return Accessory(vertices, faces, _places(points, faces), paint, thickness)
+    return Accessory(vertices, faces, _places(points, faces), paint, thickness, soft=True)
 
 # %% ../../nbs/people/accessory.ipynb #3244621f
 def _ring(angle, width, depth, height) -> np.ndarray:
@@ -123,7 +124,7 @@ def scarf(fitter, obstacle, rng, tailor: Tailor) -> list[Accessory]:
     y, x = np.meshgrid(np.linspace(.70, end, 24), np.linspace(-.045, .045, 8), indexing="ij")
     tail = np.stack([side*.045 + x, y, np.interp(y, [.3, .5, .7], [.17, .185, .105])], -1)
     pinned = np.arange(24) < 2
-    return [Accessory(fitter.soft(tube)[1], faces, _places(tube, faces), fabric.color, 0., True),
+    return [Accessory(fitter.soft(tube)[1], faces, _places(tube, faces), fabric.color, 0., True, True),
             _cloth(fitter, obstacle, rng, tail, fabric.color, pinned, gap=.011, thickness=.005, gravity=.05)]
 
 def trimesh_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
@@ -222,7 +223,7 @@ def _box(fitter, centre, radii, bone: str, paint, power: float = 5.) -> Accessor
     if trimesh_volume(points - centre, faces) < 0: faces = faces[:, ::-1]
     places = fitter.template.places_of_mesh[:len(fitter.posed.vertices)]
     trunk = (places[:, 3] < .05) & (places[:, 8] < .1) & (np.abs(places[:, 1] - centre[1]) < .15)
-    return Accessory(fitter.stiff(points, bone, trunk), faces, _places(points, faces), paint, 0., True)
+    return Accessory(fitter.stiff(points, bone, trunk), faces, _places(points, faces), paint, 0., True, True)
 
 def bag(fitter, obstacle, rng, tailor: Tailor, back: bool) -> list[Accessory]:
     "A backpack, or a bag on a strap across the chest."
