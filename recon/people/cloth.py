@@ -6,9 +6,11 @@
 __all__ = ['edges_and_bends', 'Obstacle', 'drape']
 
 # %% ../../nbs/people/cloth.ipynb #27eb4638
+from functools import cached_property
 import numpy as np
+import torch
 import warp as wp
-from ..geometry.query import start_warp
+from ..geometry.query import MeshQuery, start_warp
 from .cut import half_edges
 
 # %% ../../nbs/people/cloth.ipynb #ed220193
@@ -83,6 +85,11 @@ class Obstacle:
     def with_layer(self, vertices, faces) -> "Obstacle":
         "The same with a garment on top."
         return Obstacle(np.concatenate([self.vertices, vertices]), np.concatenate([self.faces, faces + len(self.vertices)]))
+
+    @cached_property
+    def query(self) -> MeshQuery:
+        "Its distances."
+        return MeshQuery(torch.as_tensor(self.vertices, dtype=torch.float32), torch.as_tensor(self.faces))
 
 def _array(values, dtype) -> wp.array:
     "Numpy values on the CPU device."

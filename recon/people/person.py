@@ -30,7 +30,7 @@ from .skin import Skin, eye_color, skin_color
 from .template import Places, Template, load_template
 
 # %% ../../nbs/people/person.ipynb #d2e4a491
-VERSION = 3
+VERSION = 4
 
 @dataclass
 class Person:
@@ -83,13 +83,15 @@ def _mix(values: np.ndarray, faces: np.ndarray, face: np.ndarray, weights: np.nd
     "Vertex `values` (V,C) at points on faces."
     return np.einsum("nkc,nk->nc", values[faces[face]], weights)
 
-def garment_layer(sewn: Sewn) -> Layer:
-    "The layer of a garment."
+def garment_layer(sewn: Sewn, voxel: float) -> Layer:
+    "The layer of a garment; one that is a sheet is thick enough for voxels of this size."
     table = np.column_stack([sewn.places.table, sewn.margin])
     def paint(face, weights):
         mixed = _mix(table, sewn.faces, face, weights)
         return sewn.garment.fabric.color(Places(mixed[:, :-1]), mixed[:, -1])
-    return Layer(sewn.vertices, sewn.faces, paint, sewn.garment.thickness + sewn.garment.fabric.relief(sewn.places, sewn.margin), soft=True)
+    thickness = sewn.garment.thickness + sewn.garment.fabric.relief(sewn.places, sewn.margin)
+    if sewn.garment.sheet: thickness = np.maximum(thickness, .75*voxel)
+    return Layer(sewn.vertices, sewn.faces, paint, thickness, not sewn.garment.sheet, True)
 
 def accessory_layer(worn: Accessory) -> Layer:
     "The layer of an accessory."
@@ -258,7 +260,9 @@ def _layers(template, posed, face, female, age, outfit, pieces, voxel, rngs) -> 
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
     layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
-    layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
+    layers += [garment_layer(sewn, true_voxel) for sewn in worn] + [piece_layer(piece) for piece in more]
+    if not any(garment.name == "top" and "collar" in garment.pieces for garment in garments):
+        extras = [name for name in extras if name != "tie" or name in (outfit or "").split("+")]
     label = "+".join(garment.name for garment in garments) if pieces.clothes else "+".join([top] + [bottom]*(top != "dress") + extras)
     if HAIR_STYLES[style].hangs == "mane" and not pieces.hair:   # thick collars would poke through it
         for garment in garments: garment.pieces = () if garment.name == "jacket" or "hood" in garment.pieces else garment.pieces
