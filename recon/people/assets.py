@@ -318,18 +318,21 @@ def push_out(
         points = points + move
     return points
 
+@lru_cache(maxsize=64)
 def is_skirt(asset: Asset) -> bool:
-    "Whether a piece hangs from the waist and has cloth between the legs."
-    table = _places(asset.clo)
-    between = (np.abs(table[:, 0]) < .03) & (table[:, 1] < -.1)
-    return asset.slot == "bottom" and between.mean() > .01
+    "Whether a piece is one tube below the crotch; trousers are two."
+    low = (fit(asset.clo, load_template().rest)[:, 1] < -.12)[asset.faces].all(1)
+    if asset.slot not in ("bottom", "suit") or not low.any(): return False
+    used, faces = compact(asset.faces[low], len(asset.clo.corners))
+    return np.bincount(_parts(faces, len(used))).max() > .8*len(used)
 
 def _drape_skirt(asset, sheet: Sheet, points, posed, template, thickness: float, under: list) -> np.ndarray:
     "Let a skirt (V,3) hang from its waistband."
     shape = sheet.matrix @ fit(asset.clo, posed.rest.double().numpy())
     obstacle = Obstacle(posed.vertices.numpy(), template.skin_faces)
     for solid in under: obstacle = obstacle.with_layer(solid.vertices.numpy(), solid.faces.numpy())
-    pinned = shape[:, 1] > shape[:, 1].max() - .05
+    height = (sheet.matrix @ fit(asset.clo, template.rest))[:, 1]
+    pinned = height > min(.2, height.max() - .05)
     return drape(obstacle, points, sheet.faces, shape, np.full(len(points), 1.02), pinned, thickness + .004, .2, np.random.default_rng(0))
 
 @dataclass

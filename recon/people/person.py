@@ -224,7 +224,7 @@ def dress_over(garments, pieces: Pieces, template, posed, voxel: float, rng) -> 
     sewn, worn = dress([g for g, is_low in zip(garments, low) if is_low], template, posed, rng), []
     as_solid = lambda layer: MeshQuery(torch.as_tensor(layer.vertices, dtype=torch.float32), torch.as_tensor(layer.faces))
     def put_on(slots):
-        for piece in (piece for piece in pieces.clothes if piece.slot in slots):
+        for piece in (piece for slot in slots for piece in pieces.clothes if piece.slot == slot):
             under = [as_solid(layer) for layer in sewn] + [layer.solid for layer in worn if not layer.asset.material.transparent]
             worn.append(wear(piece, template, posed, voxel, under))
     put_on(("shoes", "bottom"))
