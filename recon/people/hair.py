@@ -181,15 +181,20 @@ class Head:
 class Ground:
     "What hair lies on: skin (V,3) of `faces` (F,3) and `worn` layers (vertices, faces, thickness)."
     def __init__(self, skin: np.ndarray, faces: np.ndarray, worn=()):
-        layers = [(np.asarray(v), normals(np.asarray(v), f), t) for v, f, t in [(skin, faces, 0.), *worn]]
-        self.points = np.concatenate([v + n*np.reshape(t, (-1, 1)) for v, n, t in layers])
-        self.normals = np.concatenate([n for _, n, _ in layers])
-        self.tree = cKDTree(self.points)
+        layers = [(np.asarray(v), normals(np.asarray(v), f), t) for v, f, t in [(skin, faces, 0.), *worn] if len(v)]
+        layers = [(v + n*np.reshape(t, (-1, 1)), n) for v, n, t in layers]
+        self.layers = [(cKDTree(points), points, outward) for points, outward in layers]
 
     def under(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Height (N,) of points (N,3) over the ground, and the ground's normal (N,3) there."
-        row = self.tree.query(points, workers=1)[1]
-        return np.einsum("ni,ni->n", points - self.points[row], self.normals[row]), self.normals[row]
+        lowest, normal = np.full(len(points), np.inf), np.zeros((len(points), 3))
+        for number, (tree, surface, outward) in enumerate(self.layers):
+            distance, row = tree.query(points)
+            height = np.einsum("ni,ni->n", points - surface[row], outward[row])
+            above = (np.abs(height) > .6*distance) & (distance < .07)   # of a layer, not beside its rim
+            lower = (height < lowest) & (above if number else True)
+            lowest, normal = np.where(lower, height, lowest), np.where(lower[:, None], outward[row], normal)
+        return lowest, normal
 
 # %% ../../nbs/people/hair.ipynb #1a77e002
 FACE, FACE_AXES = np.array([0, .805, .135]), np.array([.073, .105, .100])   # an ellipsoid that locks go around
