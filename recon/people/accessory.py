@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADWEAR', 'SIDES', 'Accessory', 'Fitter', 'collar', 'hood', 'scarf', 'trimesh_volume', 'tie', 'choose_headwear',
-           'headwear', 'glasses', 'bag', 'make_pieces']
+           'glasses', 'headwear', 'bag', 'make_pieces']
 
 # %% ../../nbs/people/accessory.ipynb #b1deb1f8
 from dataclasses import dataclass
@@ -274,14 +274,6 @@ def _beanie(head, ground, skin, rng, fabric: Fabric, noise) -> list[Accessory]:
                                 lambda place: np.clip(second*(1 + .3*noise(place.point, (7, 7, 7)))[:, None], .01, .99), 0., True))
     return pieces
 
-def headwear(template, posed, skin: np.ndarray, rng, tailor: Tailor, name: str, female: bool, voxel: float) -> list[Accessory]:
-    "A `cap`, `hat` or `beanie` on refined skin (V,3)."
-    head, ground = Head(template, posed), Ground(skin, template.parts["body"].faces)
-    fabric = tailor.fabric(rng, plain if name == "beanie" else [plain, tweed, leather][rng.choice(3, p=[.8, .15, .05])])
-    if name == "beanie": return _beanie(head, ground, skin, rng, fabric, tailor.noise)
-    thin = max(.003, .75*voxel)
-    return _cap(head, ground, skin, rng, fabric, thin) if name == "cap" else _brimmed(head, ground, skin, rng, fabric, female, thin)
-
 # %% ../../nbs/people/accessory.ipynb #1e4d0003
 def _head(fitter, ground: Ground, points, faces, paint, thickness) -> Accessory:
     "Something stiff on the head, in front of the skin."
@@ -309,6 +301,16 @@ def glasses(fitter, ground: Ground, rng, voxel: float) -> list[Accessory]:
     rims = [_head(fitter, ground, np.concatenate([s, s + [0, .001, 0]]), sheet_faces(2, len(s)), _one_color(frame), thickness) for s in strips]
     shades = [_head(fitter, ground, g.reshape(-1, 3), sheet_faces(*g.shape[:2]), _one_color([.06, .055, .06]), .6*thickness) for g in lens]
     return rims + shades*dark
+
+def headwear(rng, tailor: Tailor, posed: PosedBody, skin: np.ndarray, name: str, female: bool, voxel: float) -> list[Accessory]:
+    "A `cap`, `hat`, `beanie` or `glasses` on refined skin (V,3)."
+    template = tailor.template
+    head, ground = Head(template, posed), Ground(skin, template.parts["body"].faces)
+    if name == "glasses": return glasses(Fitter(template, posed), ground, rng, voxel)
+    fabric = tailor.fabric(rng, plain if name == "beanie" else [plain, tweed, leather][rng.choice(3, p=[.8, .15, .05])])
+    if name == "beanie": return _beanie(head, ground, skin, rng, fabric, tailor.noise)
+    thin = max(.003, .75*voxel)
+    return _cap(head, ground, skin, rng, fabric, thin) if name == "cap" else _brimmed(head, ground, skin, rng, fabric, female, thin)
 
 # %% ../../nbs/people/accessory.ipynb #9bb1d15b
 def _strap(fitter, obstacle, rng, path, width: float, paint) -> Accessory:
@@ -354,22 +356,18 @@ def bag(fitter, obstacle, rng, tailor: Tailor, back: bool) -> list[Accessory]:
             + [_strap(fitter, obstacle, rng, path, .042, dark) for path in straps])
 
 # %% ../../nbs/people/accessory.ipynb #76f16506
-def make_pieces(rng: np.random.Generator, tailor: Tailor, posed: PosedBody, worn: list[Sewn], extras: list[str], voxel: float,
-                skin: np.ndarray, female: bool = False) -> list[Accessory]:
-    "Collars and hoods of what is worn, and the extras, over refined `skin` (V,3)."
+def make_pieces(rng: np.random.Generator, tailor: Tailor, posed: PosedBody, worn: list[Sewn], extras: list[str]) -> list[Accessory]:
+    "Collars and hoods of what is worn, and the extras below the head."
     template, fitter = tailor.template, Fitter(tailor.template, posed)
     obstacle, pieces = Obstacle(posed.vertices.numpy(), template.skin_faces), []
     for sewn in worn:
         if sewn.garment.ease is not None: obstacle = obstacle.with_layer(*sewn.layer)
-    streams = dict(zip(("collar", "hood", "scarf", "tie", "glasses", "hat", "bag"), rng.spawn(7)))
+    streams = dict(zip(("collar", "hood", "scarf", "tie", "bag"), rng.spawn(5)))
     for garment in (sewn.garment for sewn in worn):
         if "collar" in garment.pieces: pieces.append(collar(fitter, obstacle, streams["collar"], garment.fabric, garment.name == "jacket"))
         if "hood" in garment.pieces: pieces.append(hood(fitter, obstacle, streams["hood"], garment.fabric))
     if "scarf" in extras: pieces += scarf(fitter, obstacle, streams["scarf"], tailor)
     if "tie" in extras: pieces.append(tie(fitter, obstacle, streams["tie"], tailor))
-    if "glasses" in extras: pieces += glasses(fitter, Ground(skin, template.parts["body"].faces), streams["glasses"], voxel)
-    for name in ("cap", "hat", "beanie"):
-        if name in extras: pieces += headwear(template, posed, skin, streams["hat"], tailor, name, female, voxel)
     for name in ("bag", "backpack"):
         if name in extras: pieces += bag(fitter, obstacle, streams["bag"], tailor, name == "backpack")
     return pieces

@@ -227,7 +227,8 @@ def _grow(head: Head, ground: Ground, roots, kind: Style, length, lift, side, fr
         way = np.where(fringe[:, None], np.stack([.08*side, -.25 + 0*side, 1 + 0*side], 1), way) @ head.motion[:3, :3].T
         way = unit(unit(way - normal*np.einsum("ni,ni->n", way, normal)[:, None]) + stray)
         fall = ramp(run, 0, .036/kind.droop)[:, None]*np.where(here[:, 1:2] > .95, .3, 1)
-        heading = unit(.5*heading + (1 - fall)*way + fall*[0, -1, 0])
+        shoulder = (ramp(here[:, 1], .77, .72)*ramp(normal[:, 1], .3, .7))[:, None]*np.stack([-.1*side, 0*side, .5*np.tanh((here[:, 2] - .02)/.02)], 1) @ head.motion[:3, :3].T   # to the chest or the back
+        heading = unit(.5*heading + (1 - fall)*way + fall*([0, -1, 0] + shoulder))
         point = point + heading*pace[:, None]
         height, normal = ground.under(point)
         wanted = .001 + lift*ramp(run, 0, .03)

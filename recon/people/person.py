@@ -17,7 +17,7 @@ from ..geometry.query import MeshQuery
 from ..geometry.refined import RefinedColors, split_faces
 from .assets import Pieces, Texture, Wardrobe, Worn, choose_pieces, find_slot, fit, load_wardrobe, wear
 from .bvh import draw_clip, load_clips
-from .accessory import Accessory, choose_headwear, make_pieces
+from .accessory import HEADWEAR, Accessory, choose_headwear, headwear, make_pieces
 from .cut import close_loops, normals
 from .fuse import Solid, fuse
 from .hair import STYLES as HAIR_STYLES, Hair, Head, choose_style, hair_color, make_beard, make_hair, scalp
@@ -243,14 +243,17 @@ def _layers(template, posed, face, female, age, outfit, pieces, voxel, rngs) -> 
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
     layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
-    layers += [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]
+    below = [garment_layer(sewn) for sewn in worn] + [piece_layer(piece) for piece in more]   # what hair falls over
+    layers += below
     label = "+".join(garment.name for garment in garments) if pieces.clothes else "+".join([top] + [bottom]*(top != "dress") + extras)
     if HAIR_STYLES[style].ends and not pieces.hair:   # thick collars would poke through it
         for garment in garments: garment.pieces = () if garment.name == "jacket" or "hood" in garment.pieces else garment.pieces
-    layers += [accessory_layer(piece) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras, voxel, skin, female)]
+    layers += [accessory_layer(piece) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras)]
+    below = below + [layer for layer in layers[2 + len(below):] if layer.closed]
+    layers += [accessory_layer(piece) for name in HEADWEAR if name in extras for piece in headwear(rngs["extras"], tailor, posed, skin, name, female, voxel)]
     if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], true_voxel, rngs["assets"])], f"{label} {pieces.names}"
     hatted = bool({"cap", "hat", "beanie"} & set(extras))
-    layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"], true_voxel, layers[2:2 + len(worn) + len(more)], hatted)
+    layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"], true_voxel, below, hatted)
     return layers, " ".join(filter(None, (label, style, pieces.names)))
 
 # %% ../../nbs/people/person.ipynb #a531e37f
