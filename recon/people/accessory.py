@@ -150,9 +150,10 @@ def choose_headwear(rng: np.random.Generator, extras: list[str], wanted: str, fe
     luck, eyes = rng.random(), rng.random() < .08 + .10*ramp(age, 8, 16) + .42*ramp(age, 38, 66)
     below = np.cumsum(list(shares.values()))
     drawn = [name for name, end, share in zip(shares, below, shares.values()) if end - share <= luck < end]
-    if {"cap", "hat", "beanie"} & set(asked): drawn = []
+    hats = [name for name in extras if name in asked and name in shares]
+    if hats: drawn = []
     if eyes and voxel <= FINE: drawn.insert(0, "glasses")
-    return [name for name in extras if name not in HEADWEAR or name in asked] + [name for name in drawn if name not in asked]
+    return [name for name in extras if name not in HEADWEAR or name in asked and name not in hats[1:]] + [name for name in drawn if name not in asked]
 
 # %% ../../nbs/people/accessory.ipynb #1e4d0001
 SIDES = 48

@@ -25,7 +25,7 @@ from .template import Places, Template, carry
 TOPS = dict(tee=(.17, .13), long=(.09, .07), polo=(.07, .03), shirt=(.14, .10), sweater=(.09, .09), turtleneck=(.03, .06), hoodie=(.11, .08),
             tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.09, .09), coat=(0, 0), dress=(0, .14))   # a coat: on demand, its skirt may open behind
 BOTTOMS = dict(trousers=(.36, .20), slim=(.24, .20), wide=(.10, .14), cargo=(.09, .02), leggings=(0, .14), shorts=(.21, .10), skirt=(0, .20))
-EXTRAS = dict(glasses=.2, cap=.07, hat=.04, beanie=0, scarf=.06, tie=0, bag=.08, backpack=.07)   # a tie: on demand
+EXTRAS = dict(glasses=0, cap=0, hat=0, beanie=0, scarf=.06, tie=0, bag=.08, backpack=.07)   # 0: on demand; `choose_headwear` draws more by age
 OPEN = ("jacket", "blazer", "vest", "coat")    # worn open, over another top
 
 def _draw(rng, shares: dict, female: bool) -> str:

@@ -22,7 +22,7 @@ def _fit(view: np.ndarray, width: int) -> Image.Image:
     filled = np.nonzero((view < .999).any((0, 2)))[0]
     return ImageOps.pad(Image.fromarray((view*255).astype(np.uint8)).crop((filled[0], 0, filled[-1] + 1, len(view))), (width, len(view)), color="white")
 
-def person_strip(seed: int, resolution: int = 224, width: int = 190, height: int = 288) -> np.ndarray:
+def person_strip(seed: int, resolution: int = 224, width: int = 210, height: int = 320) -> np.ndarray:
     "The person of a seed from the front, as normals and from behind, and what it wears."
     torch.set_num_threads(1)
     person = make_person(seed, resolution)
