@@ -131,7 +131,7 @@ def _cap_height(style: str, place: Places, strands, above, noise, parting: float
     kind = STYLES[style]
     height = kind.height*rng.uniform(.8, 1.2)*(.12 + .88*ramp(above, -.002, .05 if kind.height > .05 else .02))
     if style == "afro":   # a cloud of small curls
-        return np.clip(height*(1 + .10*noise(place.point, 30) + .075*noise(place.point, 75) + .045*noise(place.point, 150)), .002, .1)
+        return np.clip(height*(1 + .05*noise(place.point, 25) + .06*noise(place.point, 90) + .05*noise(place.point, 170)), .002, .1)
     height = height*(1 + .35*locks(strands, noise, .011))
     if kind.flow == "comb": height = height*(1 - .8*np.exp(-((place.x - parting)/.0045)**2)*ramp(place.y, .91, .93)*ramp(place.z, -.03, 0))
     return np.clip(height, .002, .1)
@@ -151,6 +151,7 @@ def _cap(template, skin, noise, style: str, line: float, parting: float, size: f
     place, points, outward, faces = _scalp_mesh(template, skin, scalp(template.parts["body"].places, noise, line))
     above = scalp(place, noise, line, thin)
     strands = FLOWS[STYLES[style].flow](place.point, parting)
+    if style == "afro": strands = place.point*[1, 1, 12]   # as fine one way as the other
     height = np.minimum(_cap_height(style, place, strands, above, noise, parting, rng), flat)*size
     faces, vertices, strands, above, height = clip(faces, above, points + outward*height[:, None]/2, strands, above, height)
     density = .72*ramp(above, -.004, .016) if style == "buzz" else ramp(above, -.005, .02 if style == "thin" else .010)
