@@ -102,6 +102,10 @@ def _euler(grid: np.ndarray) -> int:
     edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1).astype(np.int64)
     return len(vertices) - len(np.unique(edges[:, 0]*len(vertices) + edges[:, 1])) + len(faces)
 
+def _openings(free: np.ndarray, piece: np.ndarray) -> int:
+    "How many separate patches of `free` space a piece of a box touches: a tunnel has two or more, a dent one."
+    return ndimage.label(free & ~piece & ndimage.binary_dilation(piece, np.ones([3]*3)))[1]
+
 def fill_tunnels(grid: np.ndarray, step: float, width: float = .036) -> np.ndarray:
     "Fill the tunnels of a signed grid that are narrower than about `width`."
     grid = grid.copy()
@@ -111,6 +115,7 @@ def fill_tunnels(grid: np.ndarray, step: float, width: float = .036) -> np.ndarr
         pieces, _ = ndimage.label(ndimage.binary_closing(solid, ball) & ~solid)
         for number, box in enumerate(ndimage.find_objects(pieces), 1):
             wide = tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in box)
+            if radius > 1 and _openings(grid[wide] > 0, pieces[wide] == number) < 2: continue
             filled = np.where(pieces[wide] == number, -step/4, grid[wide])
             smooth = ndimage.gaussian_filter(np.clip(filled, -step, step), 1.)
             smooth = np.where(ndimage.binary_dilation(pieces[wide] == number, np.ones([3]*3)), np.minimum(smooth, filled), filled)

@@ -25,7 +25,7 @@ from .template import Places, Template, carry
 TOPS = dict(tee=(.17, .13), long=(.09, .07), polo=(.07, .03), shirt=(.14, .10), sweater=(.09, .09), turtleneck=(.03, .06), hoodie=(.11, .08),
             tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.09, .09), coat=(.05, .06), dress=(0, .14))
 BOTTOMS = dict(trousers=(.34, .18), slim=(.30, .25), wide=(.06, .11), cargo=(.08, .02), leggings=(0, .14), shorts=(.22, .10), skirt=(0, .20))
-EXTRAS = dict(glasses=.2, cap=.07, hat=.04, scarf=.06, tie=.3, bag=.08, backpack=.07)   # a tie: of those in a shirt
+EXTRAS = dict(glasses=0, cap=0, hat=0, beanie=0, scarf=.06, tie=.3, bag=.08, backpack=.07)   # a tie: of those in a shirt; 0: on demand, `choose_headwear` draws more by age
 OPEN = ("jacket", "blazer", "vest", "coat")    # worn open, over another top
 
 def _draw(rng, shares: dict, female: bool) -> str:

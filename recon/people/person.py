@@ -17,11 +17,10 @@ from ..geometry.query import MeshQuery
 from ..geometry.refined import RefinedColors, split_faces
 from .assets import Pieces, Texture, Wardrobe, Worn, choose_pieces, find_slot, fit, load_wardrobe, wear
 from .bvh import draw_clip, load_clips
-from .accessory import Accessory, make_pieces
+from .accessory import HEADWEAR, Accessory, choose_headwear, headwear, make_pieces
 from .cut import close_loops, normals
-from .fabric import random_color
 from .fuse import Solid, fuse
-from .hair import STYLES as HAIR_STYLES, Hair, choose_style, hair_color, head_size, make_beard, make_hair, scalp
+from .hair import STYLES as HAIR_STYLES, Hair, Head, choose_style, hair_color, make_beard, make_hair, scalp
 from .noise import Noise, ramp
 from .outfit import Garment, Sewn, Tailor, choose_extras, choose_outfit, dress, hidden_skin, make_outfit, share_of_women
 from .pose import check_pose, check_style, sample_pose
@@ -101,22 +100,22 @@ def accessory_layer(worn: Accessory, voxel: float) -> Layer:
     paint = lambda face, weights: worn.paint(Places(_mix(worn.places.table, worn.faces, face, weights)))
     return Layer(worn.vertices, worn.faces, paint, thickness, worn.closed, worn.soft)
 
-def hair_layer(hair: Hair, noise: Noise, color: np.ndarray, skin: np.ndarray, wave: float = 0.) -> Layer:
+def hair_layer(hair: Hair, noise: Noise, color: np.ndarray, skin: np.ndarray) -> Layer:
     "The layer of a piece of hair of this colour over skin of that."
-    values = np.column_stack([hair.strands, hair.density])
+    values = np.column_stack([hair.strands, hair.density, hair.shade])
     def paint(face, weights):
         mixed = _mix(values, hair.faces, face, weights)
-        return hair_color(mixed[:, :3], mixed[:, 3], noise, color, skin, wave)
+        return hair_color(mixed[:, :3], mixed[:, 3], noise, color, skin, mixed[:, 4])
     return Layer(hair.vertices, hair.faces, paint, hair.thickness, hair.closed)
 
-def hair_layers(template, posed, skin, noise, colors: Skin, style: str, rng) -> list[Layer]:
-    "Hair and beard; the scalp takes the colour of what is too short for a shape."
-    shade = random_color(rng) if style == "beanie" else colors.hair
-    grown = make_hair(template, posed, skin, noise, style, rng)
-    beard = make_beard(template, skin, noise, colors.beard, colors.moustache, head_size(template, posed))
-    if style not in ("bald", "beanie", "thin"):
+def hair_layers(template, posed, skin, noise, colors: Skin, style: str, rng, voxel: float, worn: list[Layer] = (), hatted: bool = False) -> list[Layer]:
+    "Hair that falls over what is `worn`, and beard; the scalp takes the colour of what is too short for a shape."
+    lies_on = [(layer.vertices, layer.faces, layer.thickness) for layer in worn]
+    grown = make_hair(template, posed, skin, noise, style, rng, voxel, lies_on, hatted)
+    beard = make_beard(template, skin, noise, colors.beard, colors.moustache, Head(template, posed).size)
+    if style not in ("bald", "thin"):
         colors.scalp = lambda place: .6*ramp(scalp(place, noise), -.009, .006)*(.85 + .2*noise(place.point, 380))
-    return [hair_layer(hair, noise, shade, colors.tone, HAIR_STYLES[style].wave) for hair in grown] + [hair_layer(hair, noise, .85*colors.hair, colors.tone) for hair in beard]
+    return [hair_layer(hair, noise, colors.hair, colors.tone) for hair in grown] + [hair_layer(hair, noise, .85*colors.hair, colors.tone) for hair in beard]
 
 # %% ../../nbs/people/person.ipynb #7671437e
 def _skin_under(skin: np.ndarray, template: Template, garments: list[Garment]) -> np.ndarray:
@@ -151,7 +150,7 @@ def eye_layer(template: Template, posed: PosedBody, colors: Skin) -> Layer:
     "The layer of the eyeballs."
     part = template.parts["eyes"]
     paint = lambda face, weights: eye_color(colors, Places(_mix(part.places.table, part.faces, face, weights)))
-    return Layer(part.matrix @ posed.mesh.double().numpy(), part.faces, paint)
+    return Layer(part.matrix @ posed.mesh.double().numpy(), part.faces, paint, .0009)   # grown, or coarse colours show lids alone
 
 # %% ../../nbs/people/person.ipynb #593fe26e
 SPACING, HEAD_SPACING = .0055, .0017   # wanted between colours, in the units of the scan
@@ -254,25 +253,29 @@ def _layers(template, posed, face, female, age, outfit, pieces, voxel, rngs) -> 
     top, bottom = choose_outfit(rngs["outfit"], female, outfit)
     fine = voxel if voxel < .0065 else max(voxel/2, .005)   # distance of the points that carry colours
     tailor, extras = Tailor(template, noise, fine), choose_extras(rngs["outfit"], top, outfit, voxel)
-    if pieces.hair: extras = [name for name in extras if name not in ("cap", "hat")]   # such hair does not fit under a hat
     garments = beside(make_outfit(rngs["clothes"], tailor, top, bottom), pieces, template)
     true_voxel = voxel/1.85*2/1.84*(float((posed.vertices.amax(0) - posed.vertices.amin(0)).max()) + .1)   # a long pose has larger ones, through which thin sheets leak
     worn, more = dress_over(garments, pieces, template, posed, true_voxel, rngs["drape"])
     colors, style = Skin(rngs["skin"], noise, female, age), choose_style(rngs["hair"], female, age)
+    extras = choose_headwear(rngs["hair"], extras, outfit, female, age, voxel)
+    if pieces.hair: extras = [name for name in extras if name not in ("cap", "hat", "beanie")]   # such hair does not fit under a hat
     colors.gape = float(ramp(face.get("jawOpen", 0.), .10, .22))
     skin = template.parts["body"].matrix @ posed.mesh.double().numpy()
     if pieces.skin: colors.wear_picture(Texture(pieces.skin, template.parts["body"].uv))
     layers = [body_layer(skin, template, garments, colors, voxel, pieces.hidden), eye_layer(template, posed, colors)]
-    layers += [garment_layer(sewn, true_voxel) for sewn in worn] + [piece_layer(piece) for piece in more]
+    below = [garment_layer(sewn, true_voxel) for sewn in worn] + [piece_layer(piece) for piece in more]   # what hair falls over
+    layers += below
     if not any(garment.name == "top" and "collar" in garment.pieces for garment in garments):
         extras = [name for name in extras if name != "tie" or name in (outfit or "").split("+")]
     label = "+".join(garment.name for garment in garments) if pieces.clothes else "+".join([top] + [bottom]*(top != "dress") + extras)
-    if HAIR_STYLES[style].hangs == "mane" and not pieces.hair:   # thick collars would poke through it
+    if HAIR_STYLES[style].ends and not pieces.hair:   # thick collars would poke through it
         for garment in garments: garment.pieces = () if garment.name == "jacket" or "hood" in garment.pieces else garment.pieces
-    layers += [accessory_layer(piece, true_voxel) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras, voxel)]
+    layers += [accessory_layer(piece, true_voxel) for piece in make_pieces(rngs["extras"], tailor, posed, worn, extras)]
+    below = below + [layer for layer in layers[2 + len(below):] if layer.closed]
+    layers += [accessory_layer(piece, true_voxel) for name in HEADWEAR if name in extras for piece in headwear(rngs["extras"], tailor, posed, skin, name, female, voxel)]
     if pieces.hair: return layers + [asset_hair(pieces, template, posed, colors, layers[2:], true_voxel, rngs["assets"])], f"{label} {pieces.names}"
-    if {"cap", "hat"} & set(extras) and style not in ("bald", "thin"): style = "buzz"   # what fits under a hat
-    layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"])
+    hatted = bool({"cap", "hat", "beanie"} & set(extras))
+    layers += hair_layers(template, posed, skin, noise, colors, style, rngs["hair"], true_voxel, below, hatted)
     return layers, " ".join(filter(None, (label, style, pieces.names)))
 
 # %% ../../nbs/people/person.ipynb #a531e37f
