@@ -9,10 +9,11 @@ __all__ = ['TrainOptions', 'epoch_batches', 'train_step', 'starting_point', 'int
 # %% ../../nbs/training/loop.ipynb #1a8ede63
 import math, signal, time
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 import torch
+from torch.autograd.profiler import record_function
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from ..config import Config, locate, root
@@ -26,7 +27,7 @@ from .losses import StepLosses, loss_counts
 from .machines import agreed, anyone, host_group, join_processes, share, told_otherwise
 from .optim import learning_rates, make_optimizer, make_schedule
 from .plan import check_disk, check_memory, checkpoint_size, free_on, needs, pass_seconds, rate, surely_fits
-from .tuning import tuned
+from .tuning import tuned, usable
 
 # %% ../../nbs/training/loop.ipynb #dabf89a6
 @dataclass
@@ -101,11 +102,12 @@ def train_step(
         alone = processes > 1 and k + 1 < len(parts)           # gradients are exchanged with the last part only
         with step.no_sync() if alone else nullcontext():
             total, losses = step(batch, counts)
-            scaler.scale(total * processes).backward()         # their mean over processes is the sum wanted
+            with record_function("recon: backward"): scaler.scale(total * processes).backward()     # their mean over processes is the sum wanted
         for name, value in losses.items(): sums[name] = sums[name] + value if k else value
-    scaler.unscale_(optimizer)
-    norms = {group["name"]: clip_grad_norm_(group["params"], options.max_grad_norm) for group in optimizer.param_groups}
-    scaler.step(optimizer); scaler.update(); schedule.step()
+    with record_function("recon: update"):
+        scaler.unscale_(optimizer)
+        norms = {group["name"]: clip_grad_norm_(group["params"], options.max_grad_norm) for group in optimizer.param_groups}
+        scaler.step(optimizer); scaler.update(); schedule.step()
     return sums, norms
 
 # %% ../../nbs/training/loop.ipynb #0d131c1d
@@ -142,6 +144,9 @@ class Prepared:
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         self.options, self.step, self.accelerator = options, step, join_processes()
         self.device, self.first = device or self.accelerator.device, self.accelerator.is_main_process
+        if not usable(options.mixed_precision, self.device):
+            self.say(f"This CPU has no instructions for mixed_precision={options.mixed_precision} and would imitate them slowly: the run stays in float32")
+            options = self.options = replace(options, mixed_precision="no")
         torch.manual_seed(options.seed)
         self.data = ReconDataset(options.data_root, options.image_size, options.num_samples, options.white_bg, options.aug_jitter, "train", options.seed,
                                  options.lighting)
@@ -173,6 +178,7 @@ class Resumable(Prepared):
     "A run that starts where an earlier one ended."
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         super().__init__(options, step, device)
+        options = self.options
         self.origin = self._start(agreed(self.accelerator, starting_point(options, step, self.folder) if self.first else None))
         if self.first: Run(self.folder).rewind(self.done)
         self.run = Run.create(self.folder, options) if self.first else Run(self.folder)
@@ -213,6 +219,7 @@ class Planned(Resumable):
     "A run that knows before its first step what it takes, and refuses what cannot fit."
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         super().__init__(options, step, device)
+        options = self.options
         self.free = free_on(self.device, self.accelerator.num_processes if self.device.type == "cpu" else 1)
         self.needs = None if surely_fits(options, self.free) else needs(options, step)
         if self.needs: check_memory(options, step, self.needs, self.free, str(self.device))
@@ -264,7 +271,7 @@ class Trainer(Reported):
     "One run of one step. `fit` trains; `updates` and `update` are its two halves."
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         super().__init__(options, step, device)
-        self.losses = StepLosses(self.model, options, step, self.shared)
+        self.losses = StepLosses(self.model, self.options, step, self.shared)
         if self.accelerator.num_processes > 1: self.losses = self.accelerator.prepare_model(self.losses)
         self.hosts, self.waited, self.sums, self.norms = host_group(self.accelerator), 0., {}, {}
         self.since = time.perf_counter()
@@ -282,7 +289,7 @@ class Trainer(Reported):
         batches = load_batches(self.data, self.order(), self.options.workers, self.device)
         while True:
             began = time.perf_counter()
-            parts = [batch for _, batch in zip(range(self.options.gradient_accumulation_steps), batches)]
+            with record_function("recon: data"): parts = [batch for _, batch in zip(range(self.options.gradient_accumulation_steps), batches)]
             self.waited += time.perf_counter() - began
             if not parts: return
             yield parts
