@@ -27,6 +27,7 @@ CASES = {
     "fused AdamW": dict(fused_adamw=True),
     "TF32": dict(tf32=True, fused_adamw=True),
     "channels-last": dict(channels_last=True),
+    "accumulation, a quarter at once": dict(gradient_accumulation_steps=4),
     "gradient checkpointing": dict(gradient_checkpointing=True),
     "compile": dict(compile=True),
     "bf16": dict(mixed_precision="bf16", tf32=True, fused_adamw=True),
@@ -104,6 +105,7 @@ def row(case: str, options, step: int, device: torch.device, repeats: int = 3) -
     "A case of the table."
     options = replace(options, **PLAIN | CASES[case])
     people = at_once(options, step, free_on(device))
+    if options.gradient_accumulation_steps > 1: people = min(people, max(1, options.batch_size // options.gradient_accumulation_steps))
     if not people: return dict(step=step, case=case, refused="one person does not fit")
     found, flops = measure(options, step, device, people, repeats), needs(replace(options, gradient_checkpointing=False), step).flops * options.batch_size
     return dict(step=step, case=case, at_once=people, seconds=found.seconds, people_a_second=options.batch_size/found.seconds, memory=found.memory,

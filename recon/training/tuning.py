@@ -52,10 +52,11 @@ def usable(precision: str, device: torch.device) -> bool:
 def tuned(
     model: Reconstructor,
     options,             # tf32, mixed_precision, channels_last, gradient_checkpointing, compile
+    device: torch.device = None, # where a precision that it lacks is left out; none: a device that has all
 ) -> Reconstructor:      # the same
     "The model as the options on speed and memory want it."
     torch.backends.cudnn.allow_tf32 = options.tf32
-    model.mixed = PRECISIONS[options.mixed_precision]
+    model.mixed = PRECISIONS[options.mixed_precision if device is None or usable(options.mixed_precision, device) else "no"]
     if options.channels_last: model.nrm_encoder.to(memory_format=torch.channels_last)
     if options.gradient_checkpointing: keep_less(model)
     if options.compile:
