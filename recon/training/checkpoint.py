@@ -171,8 +171,10 @@ def save_checkpoint(
     data: ReconDataset = None, # what it was trained on
 ) -> Path:                     # of the checkpoint
     "Write a checkpoint whole or not at all."
-    place, states = Path(folder)/f"{card['global_step']:07d}", _of_all(random_state())
-    if _is_first() and not place.exists():
+    place = Path(folder)/f"{card['global_step']:07d}"
+    if place.exists(): return place
+    states = _of_all(random_state())
+    if _is_first():
         sweep(place.parent)    # what a killed run left
         card = card | dict(model=asdict(model.options), code=code_version(), torch=torch.__version__, processes=len(states), best=best(folder))
         if data is not None: card["data"] = dict(path=str(data.path), people=len(data), fingerprint=fingerprint(data))

@@ -70,7 +70,7 @@ def batch_body(batch: dict, faces: Tensor, canonical: Tensor) -> Body:
 def batch_nearest(batch: dict, body: Body) -> Nearest:
     "The body's answer at a batch's points: as stored, else asked for."
     if "body_d" in batch: return Nearest(batch["body_d"], batch["body_face"], batch["body_bary"])
-    with record_function("recon: body query"): return ask_body([MeshQuery(v, body.faces) for v in body.vertices], batch["pts"])
+    return ask_body([MeshQuery(v, body.faces) for v in body.vertices], batch["pts"])
 
 # %% ../../nbs/training/losses.ipynb #e4c5676a
 def encode_batch(model: Reconstructor, batch: dict, maps: dict = None) -> Encoded:
