@@ -22,14 +22,14 @@ TINY = dict(preset="demo", mixed_precision="no", epochs=2, image_size=64, num_sa
 
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory):
-    "A dataset of balls: four to train on, one to validate on, one to measure."
+    "A dataset of balls: four to train on, two to validate on, one to measure."
     from recon.data.writer import ball_subject, write_index, write_subject
 
-    folder, names = tmp_path_factory.mktemp("balls"), list("abcdef")
+    folder, names = tmp_path_factory.mktemp("balls"), list("abcdefg")
     for name in names:
         subject, body = ball_subject(name)
-        write_subject(folder/"subjects"/f"{name}.h5", subject, body, views=4, size=64, points=2000, keep_scan=name in "ef")
-    write_index(folder/"balls.h5", [folder/"subjects"/f"{name}.h5" for name in names], body, dict(train=names[:4], valid=["e"], test=["f"]))
+        write_subject(folder/"subjects"/f"{name}.h5", subject, body, views=4, size=64, points=2000, keep_scan=name in "efg")
+    write_index(folder/"balls.h5", [folder/"subjects"/f"{name}.h5" for name in names], body, dict(train=names[:4], valid=["e", "g"], test=["f"]))
     return folder/"balls.h5"
 
 
@@ -173,7 +173,7 @@ def test_trouble_with_it_ends_no_run(balls, tmp_path, trouble, monkeypatch, caps
 
 def test_ctrl_c_in_a_validation_loses_nothing(balls, tmp_path):
     "It stops after the person in hand; typed again, the run goes on with the validation it owes."
-    words = [word for name, value in (TINY | dict(epochs=4, valid_every=3, grid_size=160, data_root=balls, save_root=tmp_path, exp_name="x", resume="auto")).items()
+    words = [word for name, value in (TINY | dict(epochs=4, valid_every=3, num_valid_samples=2, grid_size=64, data_root=balls, save_root=tmp_path, exp_name="x", resume="auto")).items()
              for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "recon.train_full", *words]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": str(ROOT)})
