@@ -11,6 +11,7 @@ import os, shutil, time
 from dataclasses import dataclass
 from pathlib import Path
 import psutil
+from .cues import CUE_SIZE
 
 # %% ../../nbs/data/plan.ipynb #7067bccd
 @dataclass
@@ -29,9 +30,9 @@ def subject_cost(job: dict, size: int, views: int, points: int, codec: str = "pn
     "What the subject of a job takes, from the options of `write_subject`."
     seconds, memory = MAKING.get(job["kind"], MAKING["scan"])(**job)
     a_pixel, bytes_a_pixel, bytes_a_view, bytes_a_point = STORING[codec]
-    vertices = 1.1*job.get("resolution", 250)**2 * keep_scan
-    return Cost(seconds + views*(.017 + a_pixel*size**2) + 11.5e-6*points,
-                2e5 + views*(bytes_a_view + bytes_a_pixel*size**2) + points*bytes_a_point + 39*vertices,
+    vertices, cue_pixels = 1.1*job.get("resolution", 250)**2 * keep_scan, min(size, CUE_SIZE)**2
+    return Cost(seconds + views*(.017 + a_pixel*size**2 + 3.3e-7*cue_pixels) + 11.5e-6*points,
+                2e5 + views*(bytes_a_view + bytes_a_pixel*size**2 + 1.35*cue_pixels) + points*bytes_a_point + 39*vertices,
                 memory + 400*size**2 + 100*points)
 
 # %% ../../nbs/data/plan.ipynb #c6889e2d
