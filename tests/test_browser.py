@@ -24,6 +24,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 SECONDS = 1000     # playwright counts milliseconds
+READY = "(async () => { const has = jupyterapp.shell.currentWidget.sessionContext; await has.ready; await has.session.kernel.info })()"
 
 
 def chromium() -> str:
@@ -113,6 +114,7 @@ def run_until(page, selector):
     for _ in range(3):
         page.wait_for_timeout(2*SECONDS)
         if page.locator(".jp-Dialog").count(): page.locator(".jp-Dialog button.jp-mod-accept").click()    # which kernel: the one proposed
+        page.evaluate(f"Promise.race([{READY}, new Promise(done => setTimeout(done, {60*SECONDS}))])")
         page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         try: return page.wait_for_selector(selector, timeout=150*SECONDS)
         except TimeoutError: pass

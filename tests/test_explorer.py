@@ -54,7 +54,8 @@ def test_sliders_and_dropdowns_change_the_pictures(explorer):
 
 
 def test_points_and_surfaces_in_3d_stay_as_they_are_turned(explorer):
-    plot = explorer.wait_for_selector(".js-plotly-plot .gl-container canvas")
+    explorer.wait_for_selector(".js-plotly-plot .gl-container canvas")
+    plot = explorer.wait_for_selector(".js-plotly-plot")
     kinds = lambda: explorer.evaluate(f"{PLOT}.data.map(trace => trace.type)")
     explorer.wait_for_function(f"{PLOT}.data.length == 2")
     assert kinds() == ["scatter3d", "mesh3d"] and explorer.evaluate(f"{PLOT}.data[1].intensity !== undefined"), "the scan by its distance to the body"
