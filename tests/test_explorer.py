@@ -19,7 +19,6 @@ def explorer(page, lab):
     page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']")
     run_until(page, ".jp-OutputArea img.explore-pictures")
     yield page
-    page.screenshot(path="/tmp/dreg/shot.png")
     assert page.get_by_text("Traceback").count() == 0
     assert not ours(page.wrong)
 
@@ -94,7 +93,6 @@ def test_without_a_dataset_it_says_how_to_make_one(page, lab, project):
     open_notebook(page, lab, "empty/nbs/explore_data.ipynb")
     page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']")
     said = run_until(page, ".jp-OutputArea .widget-html")
-    page.screenshot(path="/tmp/dreg/shot_empty.png")
     assert "No dataset yet" in said.inner_text() and "make demo" in said.inner_text()
     assert page.locator(".jp-OutputArea .widget-dropdown, .jp-OutputArea img.widget-image, .js-plotly-plot").count() == 0, "controls of nothing"
     assert page.get_by_text("Traceback").count() == 0
