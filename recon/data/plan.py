@@ -22,7 +22,7 @@ class Cost:
     memory: float   # bytes of the process that makes it
 
 MAKING = dict(person=lambda resolution=224, **_: (1.1 + 3.2e-5*resolution**2, 9.6e8 + 1.5e3*resolution**2),   # seconds, bytes of memory
-              scan=lambda layout="ours", body_model="anny", **_: (2. if layout == "ours" or body_model != "anny" else 36., 1.6e9))   # a body is registered
+              scan=lambda layout="ours", body_model="anny", **_: (2. if layout == "ours" or body_model != "anny" else 45., 1.6e9))   # a body is registered
 STARTING = 5.                                                                                                  # seconds until the first subject is begun
 STORING = dict(png=(1.1e-6, 1.4, 43e3, 60), zstd=(.95e-6, 1., 25e3, 25), webp=(1.8e-6, .75, 25e3, 25))         # seconds and bytes a pixel, bytes a view, a point
 
