@@ -20,7 +20,7 @@ from ..config import locate
 from ..conventions import back_view, project, view_rotation
 from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points
 from .cues import shape_planes
-from .finish import Finish, collate, draw, moved, resized, whole, window
+from .finish import Finish, collate, draw, moved, whole, window
 
 # %% ../../nbs/data/reader.ipynb #800c5b86
 LAYOUT = "cam_azh cam_eva smpl_v vis rgb_img nrm_img".split()     # and `points`, or these four:
