@@ -279,7 +279,7 @@ def redraw(figure: go.FigureWidget, fresh: go.Figure):
     "Let a figure show what another holds; how its scenes are turned stays, and so does what the browser has set up for them."
     old = len(figure.data)
     if old: fresh.update_scenes(camera=None)
-    figure.update_layout(fresh.layout, autosize=True)   # as wide as the page
+    figure.update_layout(fresh.layout)
     figure.add_traces(fresh.data)
     figure.data = figure.data[old:]
 

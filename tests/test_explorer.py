@@ -53,12 +53,12 @@ def test_sliders_and_dropdowns_change_the_pictures(explorer):
 
 
 def test_points_and_surfaces_in_3d_stay_as_they_are_turned(explorer):
-    explorer.wait_for_selector(".js-plotly-plot .gl-container canvas")
-    plot = explorer.wait_for_selector(".js-plotly-plot")
+    explorer.wait_for_selector(".js-plotly-plot .gl-container canvas", state="attached")
+    plot = explorer.wait_for_selector(".js-plotly-plot", state="attached")
+    plot.scroll_into_view_if_needed()
     kinds = lambda: explorer.evaluate(f"{PLOT}.data.map(trace => trace.type)")
     explorer.wait_for_function(f"{PLOT}.data.length == 2")
     assert kinds() == ["scatter3d", "mesh3d"] and explorer.evaluate(f"{PLOT}.data[1].intensity !== undefined"), "the scan by its distance to the body"
-    plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     x, y = box["x"] + .7*box["width"], box["y"] + .5*box["height"]     # on the right-hand scene
     explorer.wait_for_timeout(2*SECONDS)
