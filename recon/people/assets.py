@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BASE_VERTICES', 'AXES', 'SLOTS', 'IGNORED', 'CLOTHES', 'Clo', 'read_mhclo', 'read_obj', 'Material', 'read_mhmat',
            'fit', 'Texture', 'find_slot', 'Asset', 'load_asset', 'split', 'midpoints', 'Sheet', 'refine', 'push_out',
-           'Worn', 'wear', 'Item', 'Wardrobe', 'load_wardrobe', 'Pieces', 'choose_pieces']
+           'is_skirt', 'Worn', 'wear', 'Item', 'Wardrobe', 'load_wardrobe', 'Pieces', 'choose_pieces']
 
 # %% ../../nbs/people/assets.ipynb #966e4854
 import hashlib
@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from ..body.anny import PosedBody
 from ..geometry.query import MeshQuery
+from .cloth import Obstacle, drape
 from .cut import close_loops, compact, half_edges, loop_step, split_corners
 from .template import Template, carry, load_template
 
@@ -317,6 +318,23 @@ def push_out(
         points = points + move
     return points
 
+@lru_cache(maxsize=64)
+def is_skirt(asset: Asset) -> bool:
+    "Whether a piece is one tube below the crotch; trousers are two."
+    low = (fit(asset.clo, load_template().rest)[:, 1] < -.12)[asset.faces].all(1)
+    if asset.slot not in ("bottom", "suit") or not low.any(): return False
+    used, faces = compact(asset.faces[low], len(asset.clo.corners))
+    return np.bincount(_parts(faces, len(used))).max() > .8*len(used)
+
+def _drape_skirt(asset, sheet: Sheet, points, posed, template, thickness: float, under: list) -> np.ndarray:
+    "Let a skirt (V,3) hang from its waistband."
+    shape = sheet.matrix @ fit(asset.clo, posed.rest.double().numpy())
+    obstacle = Obstacle(posed.vertices.numpy(), template.skin_faces)
+    for solid in under: obstacle = obstacle.with_layer(solid.vertices.numpy(), solid.faces.numpy())
+    height = (sheet.matrix @ fit(asset.clo, template.rest))[:, 1]
+    pinned = height > min(.2, height.max() - .05)
+    return drape(obstacle, points, sheet.faces, shape, np.full(len(points), 1.02), pinned, thickness + .004, .2, np.random.default_rng(0))
+
 @dataclass
 class Worn:
     "A piece on the posed body, metres."
@@ -351,6 +369,7 @@ def wear(
     texture, faces, uv = Texture(asset.material, asset.uv, .4*voxel/sheet.texel), sheet.faces, sheet.uv
     points = carry(sheet.matrix @ fit(asset.clo, posed.rest.double().numpy()), sheet.skinning, posed.bones.double().numpy())
     thickness = max(.6*voxel, .003)
+    if is_skirt(asset): points = _drape_skirt(asset, sheet, points, posed, template, thickness, under)
     for solid in under: points = push_out(points, faces, solid, thickness + .002)
     if asset.material.transparent:
         kept = texture(uv.mean(1))[:, 3] > .4

@@ -6,9 +6,11 @@
 __all__ = ['edges_and_bends', 'Obstacle', 'drape']
 
 # %% ../../nbs/people/cloth.ipynb #27eb4638
+from functools import cached_property
 import numpy as np
+import torch
 import warp as wp
-from ..geometry.query import start_warp
+from ..geometry.query import MeshQuery, start_warp
 from .cut import half_edges
 
 # %% ../../nbs/people/cloth.ipynb #ed220193
@@ -54,8 +56,9 @@ def _push(mesh: wp.uint64, x: wp.array(dtype=wp.vec3), w: wp.array(dtype=float),
             away = p[i] - wp.mesh_eval_position(mesh, q.face, q.u, q.v)
             distance = wp.length(away)*q.sign
             n = wp.mesh_eval_face_normal(mesh, q.face)
+            beside = distance < 0.0 and wp.abs(wp.dot(away, n)) < -0.7*distance   # past the rim of an open layer: neither in it nor out
             if wp.abs(distance) > 1.0e-6: n = away/distance
-            if distance < gap:
+            if distance < gap and not beside:
                 target = p[i] + n*(gap - distance)
                 moved = target - x[i]
                 p[i] = target - (moved - n*wp.dot(moved, n))*friction
@@ -82,6 +85,11 @@ class Obstacle:
     def with_layer(self, vertices, faces) -> "Obstacle":
         "The same with a garment on top."
         return Obstacle(np.concatenate([self.vertices, vertices]), np.concatenate([self.faces, faces + len(self.vertices)]))
+
+    @cached_property
+    def query(self) -> MeshQuery:
+        "Its distances."
+        return MeshQuery(torch.as_tensor(self.vertices, dtype=torch.float32), torch.as_tensor(self.faces))
 
 def _array(values, dtype) -> wp.array:
     "Numpy values on the CPU device."

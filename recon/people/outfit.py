@@ -23,9 +23,9 @@ from .template import Places, Template, carry
 
 # %% ../../nbs/people/outfit.ipynb #d83cf864
 TOPS = dict(tee=(.17, .13), long=(.09, .07), polo=(.07, .03), shirt=(.14, .10), sweater=(.09, .09), turtleneck=(.03, .06), hoodie=(.11, .08),
-            tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.09, .09), coat=(0, 0), dress=(0, .14))   # a coat: on demand, its skirt may open behind
-BOTTOMS = dict(trousers=(.36, .20), slim=(.24, .20), wide=(.10, .14), cargo=(.09, .02), leggings=(0, .14), shorts=(.21, .10), skirt=(0, .20))
-EXTRAS = dict(glasses=.2, cap=.07, hat=.04, scarf=.06, tie=0, bag=.08, backpack=.07)   # a tie: on demand
+            tank=(.05, .07), jacket=(.10, .09), blazer=(.06, .05), vest=(.09, .09), coat=(.05, .06), dress=(0, .14))
+BOTTOMS = dict(trousers=(.34, .18), slim=(.30, .25), wide=(.06, .11), cargo=(.08, .02), leggings=(0, .14), shorts=(.22, .10), skirt=(0, .20))
+EXTRAS = dict(glasses=0, cap=0, hat=0, beanie=0, scarf=.06, tie=.3, bag=.08, backpack=.07)   # a tie: of those in a shirt; 0: on demand, `choose_headwear` draws more by age
 OPEN = ("jacket", "blazer", "vest", "coat")    # worn open, over another top
 
 def _draw(rng, shares: dict, female: bool) -> str:
@@ -63,7 +63,7 @@ def choose_extras(rng: np.random.Generator, top: str, wanted: str = None, voxel:
     drawn, names = rng.random(len(EXTRAS)), _names(wanted)
     worn = {name for luck, (name, share) in zip(drawn, EXTRAS.items()) if name in names or luck < share}
     if voxel > FINE and "glasses" not in names: worn.discard("glasses")
-    if top != "shirt" and "tie" not in names: worn.discard("tie")
+    if top not in ("shirt", "blazer") and "tie" not in names: worn.discard("tie")
     if top in ("hoodie", "turtleneck") and "scarf" not in names: worn.discard("scarf")
     for first, second in (("cap", "hat"), ("scarf", "tie"), ("bag", "backpack")):
         if {first, second} <= worn: worn.discard(second if first in names or second not in names else first)
@@ -135,10 +135,11 @@ class Garment:
     hides: Callable = None     # places -> where skin is hidden, if not where `covers` is positive
     buried: bool = False       # another garment's hem goes inside this one
     sole: bool = False
+    sheet: bool = False        # open in front: a sheet, not a solid
     pieces: tuple = ()         # sewn on afterwards: "collar", "hood"
 
 # %% ../../nbs/people/outfit.ipynb #e5a859b1
-LEGS = dict(trousers=((.93, 1.), .020), slim=((.92, 1.), .006), wide=((.94, 1.), .048), cargo=((.93, 1.), .030), leggings=((.86, .98), .001), shorts=((.42, .62), .032))
+LEGS = dict(trousers=((.93, 1.), .013), slim=((.92, 1.), .005), wide=((.94, 1.), .034), cargo=((.93, 1.), .021), leggings=((.86, .98), .001), shorts=((.42, .62), .023))
 LEG_WEAVES = dict(
     trousers={plain: .40, denim: .25, heather: .12, corduroy: .08, tweed: .05, pinstripe: .05, plaid: .05}, slim={denim: .45, plain: .42, leather: .07, corduroy: .06},
     wide={plain: .5, denim: .2, heather: .1, corduroy: .05, ribs: .05, pinstripe: .05, flowers: .05}, cargo={plain: .85, denim: .15},
@@ -258,21 +259,21 @@ def _open_fabric(rng, tailor: Tailor, kind: str, low: float, high: float) -> Fab
 def make_jacket(rng, tailor: Tailor, kind: str, hem: float) -> list[Garment]:
     "A jacket, blazer, vest or coat over a top that ends at `hem`; a coat has a skirt."
     place, (low, high) = tailor.template.parts["tights"].places, dict(jacket=(.035, .085), blazer=(.022, .08), vest=(.03, .08), coat=(.03, .08))[kind]
-    wide, sleeve = rng.uniform(*dict(jacket=(.018, .032), blazer=(.014, .022), vest=(.012, .02), coat=(.022, .034))[kind]), -.01 if kind == "vest" else .99
-    bottom = hem - dict(jacket=.02, blazer=.06, vest=.01, coat=0)[kind] if kind != "coat" else .165
+    wide, sleeve = rng.uniform(*dict(jacket=(.011, .020), blazer=(.009, .014), vest=(.009, .014), coat=(.012, .020))[kind]), -.01 if kind == "vest" else .99
+    bottom = hem - dict(jacket=.02, blazer=.06, vest=.01, coat=0)[kind] if kind != "coat" else .222
     covers = lambda p: np.minimum(tailor.top(p, sleeve, bottom, .068), tailor.open_front(p, low, high))
     fabric = _open_fabric(rng, tailor, kind, low, high)
     if kind in ("blazer", "coat", "vest"): fabric.trim = None
-    offset = wide + .016*ramp(place.y, .5, .1)*(place.arm < .3) + .004*ramp(place.along_arm, 0, .1)
+    offset = wide*(1 - .5*ramp(place.along_arm, .1, .4)) + .012*ramp(place.y, .5, .1)*(place.arm < .3) + .004*ramp(place.along_arm, 0, .1)
     upper = Garment("jacket", "tights", covers, fabric, offset, np.full(len(place), 1.04), gap=.009, thickness=.0065, pieces=("collar",)*(kind != "vest"))
-    return [upper] + [_coat_skirt(rng, tailor, replace_fabric(fabric, cut="skirt", details=[]), low, wide)]*(kind == "coat")
+    return [upper] + [_coat_skirt(rng, tailor, replace_fabric(fabric, cut="skirt", details=[belt(.236, rng.choice([.75, .3])*fabric.base)]), low, wide)]*(kind == "coat")
 
 def _coat_skirt(rng, tailor: Tailor, fabric: Fabric, gap: float, wide: float) -> Garment:
     "The lower part of a coat."
     place, hem = tailor.template.parts["skirt"].places, rng.uniform(-.42, -.12)
     covers = lambda p: np.minimum(tailor.skirt(p, hem), np.where(p.nz > 0, np.abs(p.x) - gap, 1))
-    return Garment("skirt", "skirt", covers, fabric, np.full(len(place), wide + .018), np.full(len(place), 1.02), gap=.009, thickness=.0065,
-                   gravity=.15, flare=rng.uniform(.1, .35), pinned=place.y > .2, hides=lambda p: np.full(len(p), -1.))
+    return Garment("skirt", "skirt", covers, fabric, np.full(len(place), wide + .012), np.full(len(place), 1.02), gap=.009, thickness=.0055,
+                   gravity=.15, flare=rng.uniform(.1, .35), pinned=place.y > .2, hides=lambda p: np.full(len(p), -1.), sheet=True)
 
 def make_bodice(rng, tailor: Tailor) -> Garment:
     "The upper part of a dress."
@@ -378,11 +379,12 @@ class Sewn:
     margin: np.ndarray    # (V,) distance to the hem
     layer: tuple          # vertices and faces of the cloth itself, for the next garment to lie on
 
-def _shape(garment: Garment, part, rest: np.ndarray) -> np.ndarray:
-    "The garment (V,3) in the rest pose."
+def _shape(garment: Garment, template: Template, rest: np.ndarray) -> np.ndarray:
+    "The garment (V,3) in the rest pose; the small wear it as loose as the tall."
+    part, size = template.parts[garment.part], np.ptp(rest[:, 1])/np.ptp(template.rest[:, 1])
     points, place = part.matrix @ rest, part.places
     normal = normals(points, part.faces)
-    shape = points + normal*garment.offset[:, None]
+    shape = points + normal*(size*garment.offset)[:, None]
     if garment.flare: shape = shape*(1 + garment.flare*np.clip(.24 - place.y, 0, 1)[:, None]*[1, 0, 1])
     if garment.sole: shape[:, 1] -= .016*ramp(-normal[:, 1], .2, .7)*(place.y < -.77)
     return shape
@@ -400,7 +402,7 @@ def sew(
     part = template.parts[garment.part]
     covered = garment.covers(part.places)
     used, faces = compact(part.faces[(covered[part.faces] > -.03).any(1)], len(covered))
-    shape, place, covered = _shape(garment, part, rest)[used], part.places[used], covered[used]
+    shape, place, covered = _shape(garment, template, rest)[used], part.places[used], covered[used]
     points = carry(shape, part.skinning[used], bones)
     if garment.ease is not None:
         pinned = np.zeros(len(used), bool) if garment.pinned is None else garment.pinned[used]
@@ -408,7 +410,7 @@ def sew(
     shown = covered if garment.hidden is None else np.minimum(covered, garment.hidden(place))
     step, finer = loop_step(len(points), faces)
     cut = clip(finer, step @ shown, *(step @ value for value in (points, place.table, covered)))
-    faces_closed, vertices, table, margin = close_loops(*cut, depth=.12 if garment.name == "skirt" else .05)
+    faces_closed, vertices, table, margin = cut if garment.sheet else close_loops(*cut, depth=.12 if garment.name == "skirt" else .05)
     return Sewn(garment, vertices, faces_closed, Places(table), margin, (points, faces[(covered[faces] > 0).all(1)]))
 
 # %% ../../nbs/people/outfit.ipynb #3e2531ff

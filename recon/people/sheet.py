@@ -22,7 +22,7 @@ def _fit(view: np.ndarray, width: int) -> Image.Image:
     filled = np.nonzero((view < .999).any((0, 2)))[0]
     return ImageOps.pad(Image.fromarray((view*255).astype(np.uint8)).crop((filled[0], 0, filled[-1] + 1, len(view))), (width, len(view)), color="white")
 
-def person_strip(seed: int, resolution: int = 224, width: int = 150, height: int = 224) -> np.ndarray:
+def person_strip(seed: int, resolution: int = 224, width: int = 210, height: int = 320) -> np.ndarray:
     "The person of a seed from the front, as normals and from behind, and what it wears."
     torch.set_num_threads(1)
     person = make_person(seed, resolution)
@@ -49,7 +49,7 @@ def main():
     "Write the sheet."
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 48
     path = root()/"nbs"/"people_sheet.jpg"
-    Image.fromarray((people_sheet(range(count))*255).astype(np.uint8)).save(path, quality=82)
+    Image.fromarray((people_sheet(range(count))*255).astype(np.uint8)).save(path, quality=80)
     print(f"{count} people: {path}")
 
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "__file__" in globals(): main()

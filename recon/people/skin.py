@@ -154,9 +154,11 @@ def _face_color(skin, color, place, uv) -> np.ndarray:
     "Paint everything of a head over `color` (N,3)."
     x, y, z, front = np.abs(place.x), place.y, place.z, ramp(place.nz, -.1, .4)*(place.z > .06)
     color = _redden(color, skin, front*(.75*spot(x - .040, y - .806, .017, .014) + .6*spot(x, y - .808, .013, .011)
-                                        + .25*spot(x, y - .735, .02, .012)) + .55*masked("ears", uv))
-    shade = front*(.20*spot(x - .019, y - .855, .010, .011) + .12*spot(x - .033, y - .857, .016, .006) + .10*spot(x - .029, y - .834, .012, .004))
-    shade += front*.10*spot(x, y - .761, .013, .0035) + .10*front*spot(x - .0165, y - .803, .004, .008)
+                                        + .25*spot(x, y - .735, .02, .012)) + .22*masked("ears", uv))
+    shade = front*(.24*spot(x - .019, y - .855, .010, .011) + .16*spot(x - .033, y - .857, .017, .006) + .15*spot(x - .028, y - .833, .013, .004))
+    shade += front*(.16*spot(x, y - .761, .014, .0035) + .16*spot(x - .0165, y - .803, .004, .009) + .12*spot(x - .013, y - .825, .0035, .020))   # below the lip, around the nose
+    shade += .16*front*spot(x, y - .7955, .010, .0025) + .10*ramp(place.ny, -.35, -.9)*ramp(place.nz, .75, .3)   # below nose and jaw
+    shade -= front*(.07*spot(x, y - .822, .0045, .020) + .05*spot(x - .040, y - .822, .013, .008) + .05*spot(x, y - .893, .03, .012))   # where light falls
     color = color*(1 - shade[:, None]*np.array([.75, 1, 1.05]))
     color = _aged(skin, color, x, y, place, front)
     color = _mouth(skin, color, place, uv, x, y, z)
@@ -197,7 +199,7 @@ def _eyes_around(skin, color, place, uv, x, y, z) -> np.ndarray:
     if not len(near): return color
     side = np.stack([x, y, z], 1)[near]
     upper, lower = (tree.query(side, distance_upper_bound=.02)[0].clip(0, .02) for tree in _lid_rims())
-    lash = np.maximum(.9*np.exp(-(upper/(.0016 if skin.female else .0012))**2), .35*np.exp(-(lower/.0009)**2))
+    lash = np.maximum(.9*np.exp(-(upper/(.0013 if skin.female else .0009))**2), .25*np.exp(-(lower/.0008)**2))
     crease = .35*np.exp(-((upper - .0075)/.0016)**2)*(side[:, 1] > .846)
     out = color[near]*(1 - crease[:, None]*np.array([.8, 1, 1]))
     out = blend(out, skin.tone*[.45, .25, .35] + [.05, .02, .08], skin.lid*np.exp(-(upper/.007)**2)*(side[:, 1] > .842))
@@ -235,7 +237,7 @@ def eye_color(skin: Skin, place: Places, shut: float = 0.) -> np.ndarray:
     x, y, z = (place.point - place.side[:, None]*[.0308, 0, 0] - [0, .8461, .1264]).T
     radius, front = np.hypot(x, y), z > 0
     angle = np.stack([x, y, 0*x], 1)/np.maximum(radius, 1e-6)[:, None]
-    white = np.array([.93, .905, .885]) - np.array([.02, .08, .08])*ramp(np.abs(x), .006, .012)[:, None] - .18*ramp(y, .002, .0055)[:, None]
+    white = np.array([.93, .905, .885]) - np.array([.02, .08, .08])*ramp(np.abs(x), .006, .012)[:, None] - .10*ramp(y, .003, .0065)[:, None]
     rays = 1 + .22*skin.noise(angle*.02 + skin.offset, 500)
     iris = skin.iris*(.95 + .75*ramp(radius, .0020, .0045) - .75*ramp(radius, .0048, .0060))[:, None]*rays[:, None]*(1 - .35*ramp(y, .001, .005))[:, None]
     color = blend(white, np.clip(iris, .01, .95), front*ramp(radius, .0062, .0055))
