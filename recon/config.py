@@ -147,7 +147,7 @@ def read_yaml(
 SHARED = frozenset("""
     save_root exp_name seed resume config preset
     data_root image_size img_size num_samples white_bg aug_jitter use_mask
-    lr_decoder lr_encoder beta1 beta2 weight_decay max_grad_norm lr_scheduler lr_warmup_steps
+    lr_decoder lr_encoder beta1 beta2 weight_decay max_grad_norm lr_scheduler lr_warmup_steps lr_num_cycles lr_power log_level
     epochs batch_size workers save_every log_every use_pred_nrm
     pos_dim feat_dim num_layers hidden_dim skip activation layer_type shape_freq color_freq
     lambda_sdf lambda_rgb lambda_nrm lambda_2D
@@ -166,12 +166,13 @@ def nearest(name: str, names) -> str:
 
 # %% ../nbs/config.ipynb #15553889
 def plain_names(
-    namespace: dict  # globals() of a notebook
-) -> dict:           # those that can be options
-    "Lower-case names of plain values, without those of IPython."
+    namespace: dict,   # globals() of a notebook
+    options=()         # names that are options in any case, such as lambda_2D
+) -> dict:             # those that can be options
+    "Lower-case names of plain values and those in `options`, without those of IPython."
     kinds = (bool, int, float, str, list, tuple, dict, type(None))
     return {name: value for name, value in namespace.items()
-            if name == name.lower() and not name.startswith("_") and type(value) in kinds}
+            if (name == name.lower() or name in options) and not name.startswith("_") and type(value) in kinds}
 
 # %% ../nbs/config.ipynb #1923dba1
 def has_gpu() -> bool:
@@ -237,7 +238,7 @@ def _resolve(
 ):                             # an instance
     "Defaults < preset < the YAML file named by `config` < `given`; an unknown name is an error."
     given = dict(given or {})
-    if "__name__" in given: given = plain_names(given)
+    if "__name__" in given: given = plain_names(given, cls.kinds())
     groups = {name: given.pop(name) for name in GROUPS if isinstance(given.get(name), dict)}   # papermill -f config.yaml
     given = _check(cls, flatten(groups), "given", lenient=True) | _check(cls, given, "given")
     defaults = {field.name: field.default for field in fields(cls)}

@@ -6,13 +6,14 @@
 __all__ = ['Run', 'alone_in']
 
 # %% ../nbs/run.ipynb #c5c0bfc0
-import json
+import json, re
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 from .config import locate, written
+from .training.checkpoint import Checkpoint, best_checkpoint, find_checkpoint, list_checkpoints
 
 # %% ../nbs/run.ipynb #89bcfb13
 class Run:
@@ -38,6 +39,39 @@ class Run:
     def config(self) -> dict:
         "Options of the run by name."
         return yaml.safe_load((self.folder/"config.yaml").read_text())
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        "What it can go on from, oldest first."
+        return list_checkpoints(self.folder/"checkpoints")
+
+    @property
+    def last(self) -> Checkpoint:
+        "The newest checkpoint; an error where there is none or it is damaged."
+        return find_checkpoint(self.folder)
+
+    @property
+    def best(self) -> Checkpoint | None:
+        "The checkpoint that validation found best; None if it found none."
+        return best_checkpoint(self.folder/"checkpoints")
+
+    @property
+    def previews(self) -> dict[int, Path]:
+        "Pictures of the validations by epoch."
+        return {int(path.parent.name): path for path in sorted(self.folder.glob("valid/[0-9]*/preview.*"))}
+
+    @property
+    def meshes(self) -> dict[int, dict[str, Path]]:
+        "Meshes of the validations: epoch -> person -> file."
+        found = {}
+        for path in sorted(self.folder.glob("valid/[0-9]*/*.glb")): found.setdefault(int(path.parent.name), {})[path.stem] = path
+        return found
+
+    @property
+    def notebook(self) -> Path | None:
+        "The executed notebook that trained it; None if a script did."
+        beside = sorted(self.folder.parent.glob("*.ipynb"), key=lambda path: (path.stem == self.folder.name, path.stat().st_mtime))
+        return next((path for path in reversed(beside) if _tells_of(path, self.folder)), None)
 
     @property
     def log_file(self) -> Path: return self.folder/"metrics.jsonl"
@@ -68,6 +102,12 @@ class Run:
                     steps.append(line["step"]); values.append(value)
         return out
 
+    def model(self, which: str = "last"):
+        "The trained model of the `last` or the `best` checkpoint."
+        checkpoint = getattr(self, which)
+        if checkpoint is None: raise FileNotFoundError(f"{self.folder}: nothing was validated, so no checkpoint is the best; take the last")
+        return checkpoint.model().eval()
+
     def __repr__(self): return f"Run({self.folder}, {self.lines[-1]['step'] if self.lines else 0} steps)"
 
 # %% ../nbs/run.ipynb #b196f495
@@ -75,6 +115,14 @@ def _step(line: str) -> float:
     "The step of a logged line; infinite if the line is no JSON."
     try: return json.loads(line)["step"]
     except (ValueError, KeyError): return float("inf")
+
+# %% ../nbs/run.ipynb #24dad1e1
+def _tells_of(notebook: Path, folder: Path) -> bool:
+    "Whether an executed notebook printed that it trains in `folder`."
+    try: cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError): return False
+    printed = "".join("".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", []))
+    return bool(re.search(rf"(Results: |epochs in |Checkpoints: ){re.escape(str(folder))}(?![\\w/])", printed))
 
 # %% ../nbs/run.ipynb #87dd35ca
 @contextmanager

@@ -16,7 +16,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
 # %% ../nbs/02_train_full.ipynb #baadb780
 from dataclasses import dataclass, replace
 from .config import is_script, run_script
-from .run import Run, alone_in
+from .run import Run
 from .training.loop import TrainOptions
 from .training.presets import FIELDS, RATES
 
@@ -48,10 +48,12 @@ def settled(cfg: TrainFull) -> TrainFull:
 def main(cfg: TrainFull, on_log=None) -> Run:
     "Train; give back the run."
     from recon.training.loop import Trainer
+    from recon.training.machines import first_alone_in, launch, starts_others
     from recon.training.validate import validator
     from recon.training.watch import watched
     cfg = settled(cfg)
-    with alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
+    if starts_others(cfg): return launch("recon.train_full", cfg, on_log)
+    with first_alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
         trainer = Trainer(cfg, step=3 if cfg.use_pred_nrm else 2)
         with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log) if cfg.valid else None)
 

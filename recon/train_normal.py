@@ -16,7 +16,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
 # %% ../nbs/01_train_normal.ipynb #d99bce90
 from dataclasses import dataclass
 from .config import is_script, run_script
-from .run import Run, alone_in
+from .run import Run
 from .training.loop import TrainOptions
 from .training.presets import NORMAL
 
@@ -32,8 +32,10 @@ class TrainNormal(TrainOptions):
 def main(cfg: TrainNormal, on_log=None) -> Run:
     "Train; give back the run."
     from recon.training.loop import Trainer
+    from recon.training.machines import first_alone_in, launch, starts_others
     from recon.training.watch import watched
-    with alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
+    if starts_others(cfg): return launch("recon.train_normal", cfg, on_log)
+    with first_alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
         trainer = Trainer(cfg, step=1)
         with watched(trainer, on_log) as log: return trainer.fit(log)
 

@@ -225,9 +225,11 @@ def _shared_body(file: h5py.File) -> tuple[Tensor, Tensor]:
 
 # %% ../../nbs/data/reader.ipynb #21acb704
 class _Compact(Dataset):
-    "A dataset's compact items, by index."
+    "A dataset's compact items, by index, or by epoch and index."
     def __init__(self, data: ReconDataset): self.data = data
-    def __getitem__(self, i): return self.data.compact(*self.data.choice(i))
+    def __getitem__(self, place):
+        if isinstance(place, tuple): self.data.epoch, place = place
+        return self.data.compact(*self.data.choice(place))
 
 def _finished(finish: Finish, items: list) -> dict:
     "Items as one finished batch."
@@ -235,14 +237,15 @@ def _finished(finish: Finish, items: list) -> dict:
 
 def load_batches(
     data: ReconDataset,
-    batches: list[list[int]],  # indices of each
+    batches,                   # of each batch its indices, or pairs of epoch and index
     workers: int,              # processes that read ahead; 0: none
     device: torch.device,
 ):
     "Read `batches` one after the other; finished, on the device."
     finish, here = data.finish, device.type == "cpu"
     together = partial(_finished, finish) if here else collate    # on a CPU the workers finish them
-    loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=together)
+    loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=together,
+                        generator=torch.Generator())      # the loader draws a seed for its workers: not from the numbers that a resumed run goes on with
     for batch in loader: yield batch if here else finish(moved(batch, device))
 
 # %% ../../nbs/data/reader.ipynb #2fcc825e

@@ -9,6 +9,7 @@ __all__ = ['FEATURES', 'Body', 'Nearest', 'ask_body', 'body_features', 'place_on
 from typing import NamedTuple
 import torch
 from torch import Tensor
+from torch.autograd.profiler import record_function
 from torch.nn.functional import normalize
 from ..geometry.mesh import morton_order
 from ..geometry.query import MeshQuery
@@ -33,6 +34,7 @@ class Nearest(NamedTuple):
     face: Tensor      # (B,N)
     bary: Tensor      # (B,N,3)
 
+@record_function("recon: body")
 def ask_body(
     queries: list[MeshQuery],  # one an item, in the frame of its view
     points: Tensor,            # (B,N,3)
@@ -47,6 +49,7 @@ def ask_body(
 # %% ../../nbs/nets/body.ipynb #c476a709
 FEATURES = {1: "depth", 3: "point", 5: "canonical distance visible", 6: "canonical distance visible depth", 8: "canonical distance direction visible"}
 
+@record_function("recon: body")
 def body_features(
     points: Tensor,    # (B,N,3) in the frame of the view
     nearest: Nearest,  # the body's answer at `points`
@@ -86,6 +89,7 @@ def place_on_face(
     return torch.where(within[..., None], torch.stack([1 - v - w, v, w], -1), best)
 
 # %% ../../nbs/nets/body.ipynb #8c7778a9
+@record_function("recon: body")
 def step_aside(
     nearest: Nearest,  # the answer at `points`
     points: Tensor,    # (B,N,3)

@@ -31,11 +31,11 @@ class ModelOptions:
     hidden_dim: int = 512           # SDF field: width
     num_layers: int = 5             # SDF field: hidden layers
     skip: tuple[int, ...] = (2, 3, 4) # SDF field: layers that see the input again
-    rgb_hidden_dim: int = 256       # colour field: width
-    rgb_num_layers: int = 4         # colour field: hidden layers
+    rgb_hidden_dim: int = 0         # colour field: width; 0: half of hidden_dim
+    rgb_num_layers: int = 0         # colour field: hidden layers; 0: one fewer than num_layers
     rgb_skip: tuple[int, ...] = (2,) # colour field: layers that see the input again
     activation: str = "lrelu"       # of both fields
-    layer_type: str = "none"        # of both fields: none | weight_norm
+    layer_type: str = "none"        # of both fields: none, weight_norm, spectral_norm, frobenius_norm, l_1_norm or l_inf_norm
     pos_dim: int = 8                # body features: 1, 3, 5, 6 or 8
     shape_freq: int = 0             # octaves of the embedding before the SDF field
     color_freq: int = 0             # octaves of the embedding before the colour field
@@ -70,7 +70,7 @@ class Reconstructor(nn.Module):
     def __init__(self, options: ModelOptions = ModelOptions()):
         super().__init__()
         o = self.options = options
-        self.bf16 = False
+        self.mixed = None
         self.embed_shape, self.embed_color = Embedding(o.shape_freq), Embedding(o.color_freq)
         looked_up = 2*o.feat_dim
         shape_in = looked_up + self.embed_shape.size(o.pos_dim) + (12 if o.point_cues else 0)
@@ -81,12 +81,12 @@ class Reconstructor(nn.Module):
         self.sdf_decoder = FieldMLP(shape_in, 2 if o.wrap_body else 1, o.hidden_dim, o.num_layers, o.skip, o.activation,
                                     layer_type=o.layer_type, zero_start=o.residual)
         self.high_res_encoder = Hourglass(3, o.color_channels, o.feat_dim)
-        self.rgb_decoder = FieldMLP(color_in, 6 if o.blend_pixels else 3, o.rgb_hidden_dim, o.rgb_num_layers, o.rgb_skip, o.activation,
+        self.rgb_decoder = FieldMLP(color_in, 6 if o.blend_pixels else 3, o.rgb_hidden_dim or o.hidden_dim//2, o.rgb_num_layers or o.num_layers - 1, o.rgb_skip, o.activation,
                                     final="none" if o.blend_pixels else "sigmoid", layer_type=o.layer_type)
 
     def _mixed(self, like: Tensor):
-        "The image networks in bfloat16 where `bf16` is set; the fields stay exact, their normals are differences of 0.001."
-        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.bf16)
+        "The image networks in the type `mixed` where one is set; the fields stay exact, their normals are differences of 0.001."
+        return torch.autocast(like.device.type, self.mixed, enabled=self.mixed is not None)
 
     @property
     def needs_cues(self) -> bool:
@@ -97,7 +97,7 @@ class Reconstructor(nn.Module):
         images: Tensor,  # (B,3,H,W) in [-1,1]
     ) -> Tensor:         # (B,3,H,W) towards the image's own camera; multiply by the mask before use
         "Normal maps of images, of the front or of the back."
-        with self._mixed(images): return self.nrm_encoder(images).float()
+        with self._mixed(images): return self.nrm_encoder(images).to(images.dtype)
 
     def encode(self,
         front: Tensor, back: Tensor,          # (B,3,H,W) images in [-1,1]
@@ -108,7 +108,7 @@ class Reconstructor(nn.Module):
         if cues is None and self.needs_cues: raise ValueError("this model needs cue maps, which come from datasets and prepared folders that hold the body")
         sides = torch.cat([torch.cat([front, front_nrm], 1), torch.cat([back, back_nrm], 1)])
         if self.options.encode_body: sides = torch.cat([sides, _body_channels(cues)], 1)
-        both = lambda features: torch.cat(features.float().chunk(2), 1)
+        both = lambda features: torch.cat(features.to(front.dtype).chunk(2), 1)
         with self._mixed(front): geometry, color = self.image_encoder(sides), self.high_res_encoder(torch.cat([front, back]))
         return Encoded(both(geometry), both(color), torch.cat([front_nrm, back_nrm], 1), cues if self.needs_cues else None)
 

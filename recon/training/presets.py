@@ -6,7 +6,8 @@
 __all__ = ['BEYOND', 'DEMO', 'SMALL', 'RATES', 'NORMAL', 'FIELDS']
 
 # %% ../../nbs/training/presets.ipynb #1df57bc5
-BEYOND = dict(lighting=.8, residual=True, wrap_body=True, encode_body=True, point_cues=True, blend_pixels=True, sdf_clamp=.1, normal_band=.05, use_mask=True)
+BEYOND = dict(lighting=.8, residual=True, wrap_body=True, encode_body=True, point_cues=True, blend_pixels=True, sdf_clamp=.1, normal_band=.05, use_mask=True,
+              lambda_2D=5.5)    # a person fills 18 % of a picture on average
 
 DEMO = BEYOND | dict(
     nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16, hidden_dim=128, rgb_hidden_dim=64,
@@ -15,7 +16,7 @@ DEMO = BEYOND | dict(
 
 SMALL = BEYOND | dict(
     nrm_channels=32, nrm_blocks=6, encoder_channels=128, color_channels=64, hidden_dim=256, rgb_hidden_dim=128,
-    image_size=512, num_samples=8192, num_normals=2048, batch_size=8, workers=4, aug_jitter=True, bf16=True,
+    image_size=512, num_samples=8192, num_normals=2048, batch_size=8, workers=4, aug_jitter=True, mixed_precision="bf16",
     beta1=.9, lr_scheduler="cosine", lr_warmup_steps=200)
 
 # %% ../../nbs/training/presets.ipynb #41689b4a
@@ -24,5 +25,5 @@ RATES = dict(
     small={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=5e-4), 3: dict(epochs=200, lr_decoder=2e-4, lr_encoder=1e-4)},
     paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4), 3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
-NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, bf16=True), small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
+NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"), small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
 FIELDS = dict(demo=DEMO | dict(nrm_rate=.5), small=SMALL | dict(nrm_rate=.1), paper={})
