@@ -13,10 +13,10 @@ from .papermill_io import trust
 
 # %% ../nbs/demo.ipynb #6e7f17af
 def stages(folder: str = "outputs/demo", data: str = "data/people.h5", scans: str = "", build: dict = None, train: dict = None, look: dict = None) -> list[tuple[str, str, dict]]:
-    "Name of the executed copy, notebook and parameters of each stage."
+    "Name of the executed copy, notebook and parameters of each stage. Two people are for validation, eight for the last measurement."
     shared = dict(preset="demo", save_root=folder, data_root=data) | (train or {})
     final, results = f"{folder}/02_train_full_pred", f"{folder}/05_reconstruct"
-    plan = [("00_build_dataset", "00_build_dataset", dict(data_root=data) | (build or {})),
+    plan = [("00_build_dataset", "00_build_dataset", dict(data_root=data, num_people=50, num_valid=2) | (build or {})),
             ("01_train_normal", "01_train_normal", shared),
             ("02_train_full", "02_train_full", shared),
             ("02_train_full_pred", "02_train_full", shared | dict(use_pred_nrm=True)),
@@ -41,6 +41,7 @@ def run_stage(name: str, notebook: str, parameters: dict, folder: Path) -> Path:
     "Execute one stage notebook through papermill, its text shown as it comes; done again only if something before it was."
     import papermill
     output = folder/f"{name}.ipynb"
+    os.environ["RECON_NOTEBOOK"] = str(output)      # what the kernel's run keeps as its notebook
     papermill.execute_notebook(str(root()/"nbs"/f"{notebook}.ipynb"), str(output), parameters, cwd=str(root()), kernel_name="python3",
                                progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)
     return output

@@ -6,7 +6,7 @@
 __all__ = ['project_of', 'default_output', 'trust', 'Outputs', 'is_papermill', 'complete_arguments', 'expected']
 
 # %% ../nbs/papermill_io.ipynb #19cf0f1a
-import atexit, logging, sys
+import atexit, logging, os, sys
 from pathlib import Path
 
 # %% ../nbs/papermill_io.ipynb #714c01e1
@@ -48,6 +48,7 @@ def complete_arguments():
     output.parent.mkdir(exist_ok=True)
     atexit.register(trust, output)
     sys.argv[1:] = argv
+    os.environ["RECON_NOTEBOOK"] = str(output)      # for the kernel, which cannot know it
 
 if is_papermill(): complete_arguments()
 

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['as_array', 'channels_last', 'as_picture', 'show_images', 'contact_sheet', 'angular_error', 'normal_error_map',
            'show_normals', 'mesh_parts', 'simplify', 'upright', 'mesh_trace', 'points_trace', 'scene_figure',
-           'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'LiveCurves',
+           'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'curves_png',
+           'curves_figure', 'LiveOutput', 'LiveCurves', 'as_jpeg', 'captioned', 'picture_table', 'LivePicture',
            'as_png', 'view_slider']
 
 # %% ../nbs/show.ipynb #43039a18
+import base64
 import io
 import json
 import time
@@ -19,8 +21,10 @@ import numpy as np
 import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import display
-from matplotlib import colormaps
-from PIL import Image
+from matplotlib import colormaps, font_manager
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from plotly.subplots import make_subplots
 from scipy.spatial import cKDTree
 
 # %% ../nbs/show.ipynb #279ecd8e
@@ -242,34 +246,115 @@ def compare_meshes(
     layout["updatemenus"] = [dict(type="buttons", direction="right", buttons=buttons, x=0, y=1.02, xanchor="left", yanchor="bottom", pad=dict(b=18))]
     return go.Figure(traces, layout)
 
+# %% ../nbs/show.ipynb #54d913ff
+def curves_png(
+    panels: dict,  # panel: {name: (steps, values)}
+    title: str = "",
+    log=(),        # panels with a logarithmic scale
+) -> bytes:
+    "Curves as a PNG file."
+    columns = min(3, len(panels))
+    rows = -(-len(panels)//columns)
+    figure = Figure(figsize=(10, 2.5*rows + .3*bool(title)), dpi=80, layout="constrained")
+    for ax, (panel, curves) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items()):
+        for name, (steps, values) in curves.items(): ax.plot(steps, values, label=name, lw=1.2, marker="o" if len(steps) <= 20 else "", ms=3)
+        ax.set_title(panel, fontsize=9)
+        ax.tick_params(labelsize=7)
+        ax.legend(fontsize=7)
+        ax.grid(alpha=.3)
+        if panel in log: ax.set_yscale("log")
+    for ax in figure.axes[len(panels):]: ax.set_axis_off()
+    if title: figure.suptitle(title, fontsize=10)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+def curves_figure(panels: dict, title: str = "", log=(), height: int = 260) -> go.Figure:
+    "The same to look closer at; `height` pixels a row."
+    columns = min(3, len(panels))
+    rows = -(-len(panels)//columns)
+    figure = make_subplots(rows, columns, subplot_titles=list(panels), horizontal_spacing=.07, vertical_spacing=.16)
+    for at, (panel, curves) in enumerate(panels.items()):
+        where = dict(row=at//columns + 1, col=at%columns + 1)
+        for name, (steps, values) in curves.items():
+            figure.add_trace(go.Scatter(x=steps, y=values, name=name, mode="lines" if len(steps) > 20 else "lines+markers"), **where)
+        if panel in log: figure.update_yaxes(type="log", **where)
+    return figure.update_layout(title=title, margin=dict(l=40, r=10, t=60 if title else 40, b=30), template="none", legend=dict(font_size=11),
+                                height=height*rows, showlegend=True)
+
 # %% ../nbs/show.ipynb #4a8ed7f3
-class LiveCurves:
-    "Losses drawn while they come in; long runs are thinned."
-    def __init__(self, title: str = "loss", log: bool = True, every: float = 2., height: int = 320, max_points: int = 1000):
-        self.curves, self.every, self.max_points, self.drawn, self.handle = {}, every, max_points, 0., None
-        self.layout = dict(title=title, height=height, margin=dict(l=50, r=10, t=40, b=40), xaxis_title="step",
-                           yaxis_type="log" if log else "linear", template="plotly_white")
+class LiveOutput:
+    "One output of a notebook, replaced in place; outside a notebook nothing happens."
+    handle = None
+    def show(self, data: dict):  # MIME type: content
+        "Show `data` instead of what was shown."
+        if not get_ipython(): return
+        if self.handle: self.handle.update(data, raw=True)
+        else: self.handle = display(data, raw=True, display_id=True)
 
-    def __call__(self, step: int, values: dict):
-        "Add a value to each named curve; draw if the last drawing is `every` seconds old."
+class LiveCurves(LiveOutput):
+    "Numbers drawn while they come in, a panel for each unit; long runs are thinned, and drawing takes no time worth mentioning."
+    def __init__(self, title: str = "", log=("loss",), every: float = 3., height: int = 260, max_points: int = 300):
+        self.curves, self.every, self.max_points, self.title, self.log, self.height, self.after = {}, every, max_points, title, log, height, 0.
+
+    def __call__(self, step: int, values: dict, panel: str = "loss"):
+        "Add a value to each named curve of a panel; draw if it is time."
         for name, value in values.items():
-            steps, numbers = self.curves.setdefault(name, ([], []))
+            steps, numbers = self.curves.setdefault((panel, name), ([], []))
             steps.append(int(step))
-            numbers.append(float(value))
+            numbers.append(float(f"{float(value):.4g}"))
             if len(steps) > 2*self.max_points: steps[:], numbers[:] = steps[::2], numbers[::2]
-        if time.monotonic() - self.drawn > self.every: self.draw()
+        if get_ipython() and time.monotonic() > self.after: self.draw()
 
-    def figure(self) -> go.Figure:
-        "The curves so far."
-        traces = [go.Scatter(x=steps, y=values, name=name, mode="lines") for name, (steps, values) in self.curves.items()]
-        return go.Figure(traces, self.layout)
+    def panels(self) -> dict[str, dict]:
+        "The curves of each panel by name."
+        out = {}
+        for (panel, name), curve in self.curves.items(): out.setdefault(panel, {})[name] = curve
+        return out
 
     def draw(self):
-        "Draw now; call it once more at the end."
-        self.drawn = time.monotonic()
-        if not get_ipython(): return
-        if self.handle: self.handle.update(bundle(self.figure()), raw=True)
-        else: self.handle = display(bundle(self.figure()), raw=True, display_id=True)
+        "Draw the present state as a picture."
+        began = time.thread_time()
+        if self.curves: self.show({"image/png": base64.b64encode(curves_png(self.panels(), self.title, self.log)).decode(), "text/plain": "curves"})
+        self.after = time.monotonic() + max(self.every, min(10, 30*(time.thread_time() - began)))
+
+    def close(self):
+        "Leave the last state as an interactive plot."
+        if self.curves: self.show(bundle(curves_figure(self.panels(), self.title, self.log, self.height)))
+
+# %% ../nbs/show.ipynb #bec97f8f
+def as_jpeg(image, quality: int = 85) -> bytes:
+    "A picture as a JPEG file."
+    file = io.BytesIO()
+    Image.fromarray((as_picture(image)[..., :3]*255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+def captioned(image, texts, at, line: int = 16) -> np.ndarray:  # (H + line,W,3)
+    "A picture below a line of texts that start `at` these pixels."
+    picture = as_picture(image)[..., :3]
+    head, font = Image.new("RGB", (picture.shape[1], line), "white"), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), int(.7*line))
+    for text, x in zip(texts, at): ImageDraw.Draw(head).text((x + 2, 1), text, "black", font)
+    return np.concatenate([np.asarray(head)/255, picture])
+
+def picture_table(
+    rows,        # a list of pictures of one size each
+    titles,      # a text above each column
+    names=(),    # a text above each row
+    gap: int = 2,
+) -> np.ndarray: # (H,W,3) in [0,1]
+    "Pictures in rows and columns with texts."
+    step, out = as_picture(rows[0][0]).shape[1] + gap, []
+    for at, row in enumerate(rows):
+        line = contact_sheet(row, len(row), gap)
+        if at < len(names): line = captioned(line, [names[at]], [0])
+        out.append(np.concatenate([line, np.ones((gap, line.shape[1], 3))]))
+    return captioned(np.concatenate(out), titles, [step*k for k in range(len(titles))])
+
+class LivePicture(LiveOutput):
+    "A picture that is replaced in place while training runs, with a line of text above."
+    def __call__(self, image, text: str = ""):
+        image = captioned(image, [text], [0], 20) if text else image
+        self.show({"image/jpeg": base64.b64encode(as_jpeg(image)).decode(), "text/plain": text or "a picture"})
 
 # %% ../nbs/show.ipynb #e9c77f92
 def as_png(image) -> bytes:

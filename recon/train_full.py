@@ -29,13 +29,6 @@ class TrainFull(TrainOptions):
     epochs: int | None = None           # passes over the people; none: the preset's for the step
     lr_decoder: float | None = None     # fields and colour encoder; none: the preset's for the step
     lr_encoder: float | None = None     # geometry encoder; none: the preset's for the step
-    valid: bool = False                 # reconstruct validation people while training
-    valid_folder: str = "data/examples" # prepared people for it
-    valid_every: int = 50               # epochs between validations
-    num_valid_samples: int = 3          # people a validation
-    grid_size: int = 256                # cells of the validation meshes along a side
-    subdivide: bool = False             # cut each face of the validation meshes into four, for finer colours
-    erode_iter: int = 0                 # masks of the validation people are drawn in by so many pixels
     PRESETS = FIELDS
 
 # %% ../nbs/02_train_full.ipynb #58421cc9
@@ -55,7 +48,7 @@ def main(cfg: TrainFull, on_log=None) -> Run:
     if starts_others(cfg): return launch("recon.train_full", cfg, on_log)
     with first_alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
         trainer = Trainer(cfg, step=3 if cfg.use_pred_nrm else 2)
-        with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log) if cfg.valid else None)
+        with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log))
 
 def cli(argv=None): run_script(TrainFull, main, argv)
 

@@ -33,11 +33,12 @@ def main(cfg: TrainNormal, on_log=None) -> Run:
     "Train; give back the run."
     from recon.training.loop import Trainer
     from recon.training.machines import first_alone_in, launch, starts_others
+    from recon.training.validate import validator
     from recon.training.watch import watched
     if starts_others(cfg): return launch("recon.train_normal", cfg, on_log)
     with first_alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
         trainer = Trainer(cfg, step=1)
-        with watched(trainer, on_log) as log: return trainer.fit(log)
+        with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log))
 
 def cli(argv=None): run_script(TrainNormal, main, argv)
 

@@ -12,8 +12,8 @@ import pytest
 import trimesh
 from conftest import BIN, ROOT
 
-BUILD = dict(num_people=5, num_test=1, resolution=96, size=64, nviews=4, nsamples=4000)
-TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1, log_every=1,
+BUILD = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=64, nviews=4, nsamples=4000)
+TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1, log_every=1, valid_every=3, grid_size=48,
              nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=32, rgb_hidden_dim=16)
 SMALL = [word for name, value in TRAIN.items() for word in (f"--{name}", str(value))]
 
@@ -64,6 +64,8 @@ def test_demo_ends_with_numbers_and_meshes(project):
     assert len(list((project/"outputs"/"demo"/"05_reconstruct").glob("*.glb"))) == 1
     for name in ("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate"):
         assert (project/"outputs"/"demo"/f"{name}.ipynb").exists()
+    assert "step 3 − step 2" in str(json.loads((project/"outputs"/"demo"/"02_train_full_pred.ipynb").read_text()))
+    for name in ("01_train_normal", "02_train_full", "02_train_full_pred"): assert (project/"outputs"/"demo"/name/"valid"/"0003"/"preview.jpg").exists()
 
 
 def test_typed_again_it_changes_nothing(project):

@@ -363,7 +363,7 @@ def meshes(run, epoch):
 def test_valid_every_num_valid_samples_grid_size_subdivide_and_erode_iter(validated):
     often = validated("often", epochs=3, valid_every=2, num_valid_samples=2)
     assert sorted(path.name for path in (often.folder/"valid").iterdir()) == ["0002", "0003"]            # every second, and the last
-    assert [line["epoch"] for line in often.lines if any(name.startswith("valid_") for name in line)] == [2, 3]
+    assert [line["epoch"] for line in often.lines if "valid" in line] == [2, 3]
     assert list(meshes(often, 3)) == ["a", "b"]
     coarse, fine, cut, eroded = (meshes(validated(name, epochs=1, valid_every=1, **options), 1)["a"] for name, options in
                                  dict(coarse={}, fine=dict(grid_size=48), cut=dict(subdivide=True), eroded=dict(erode_iter=3)).items())

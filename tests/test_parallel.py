@@ -103,3 +103,24 @@ def test_ctrl_c_ends_all_processes_after_the_same_step_and_they_go_on(people):
               *command(people, "two", epochs=0)]
     again = subprocess.run(launch, env=surroundings(), cwd=people, capture_output=True, text=True)      # as a launcher starts it: it finds its place, and there is nothing left
     assert again.returncode == 0 and f"going on from step {done}" in again.stdout, again.stdout[-2000:] + again.stderr[-2000:]
+
+
+def test_a_notebook_follows_processes_that_it_starts(people, monkeypatch):
+    "`num_processes` as in a stage notebook: lines come back while it trains, the run at the end; as many steps as one process with twice the batch takes."
+    from recon.train_normal import TrainNormal, main
+
+    for name, value in surroundings().items(): monkeypatch.setenv(name, value)
+    lines = []
+    cfg = TrainNormal.resolve(TINY | dict(data_root=str(people/"balls.h5"), save_root=str(people), exp_name="followed", batch_size=2, num_processes=2))
+    run = main(cfg, on_log=lines.append)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines == run.lines
+    assert lines[-1]["2D"] < lines[0]["2D"]
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(people, tmp_path):
+    from recon.train_full import TrainFull, main
+
+    paper = dict(preset="paper", data_root=str(people/"balls.h5"), save_root=str(tmp_path), num_samples=900, image_size=1024, batch_size=512, resume="")
+    with pytest.raises(ValueError, match=r"takes about .* of memory on .* are free. It would fit with .*batch_size=\d+ gradient_accumulation_steps=\d+"):
+        main(TrainFull.resolve(paper))
+    assert not list(tmp_path.rglob("*.yaml")) and not list(tmp_path.rglob("*.safetensors"))

@@ -79,6 +79,13 @@ class TrainOptions(ModelOptions, Config):
     save_steps: int = 0               # steps between more checkpoints; 0: none
     keep: int = 2                     # checkpoints that stay, beside the best; 0: all
     log_every: int = 20               # steps between logged lines
+    valid: bool = True                # validate while training, where there is somebody to validate on
+    valid_folder: str = ""            # prepared people for it; empty: the validation people of the dataset
+    valid_every: int = 50             # epochs between validations
+    num_valid_samples: int = 3        # people a validation
+    grid_size: int = 256              # cells of the validation meshes along a side
+    subdivide: bool = False           # cut each face of the validation meshes into four, for finer colours
+    erode_iter: int = 0               # masks of a prepared folder's people are drawn in by so many pixels
     wandb: bool = False               # log to Weights & Biases (offline where there is no network)
     wandb_name: str = "recon"         # its project
     wandb_id: str = ""                # its run, to go on with
@@ -308,13 +315,13 @@ class Trainer(Reported):
     def fit(self, on_log=None, on_epoch=None) -> Run:
         "Train to the end, or to Ctrl-C. In the first process: `on_log(line)` after each logged line; `on_epoch(epoch)` after each epoch, a number it gives back chooses the best checkpoint."
         self.say(self.describe())
-        with interruptible() as asked, tqdm(total=self.total, initial=self.done, desc=self.options.exp_name, unit="step", mininterval=2, disable=not self.first) as bar:
+        with interruptible() as self.asked, tqdm(total=self.total, initial=self.done, desc=self.options.exp_name, unit="step", mininterval=2, disable=not self.first) as bar:
             for parts in self.tried(self.updates()):
                 self.update(parts); bar.update()
                 if self.done % self.options.log_every == 0 or self.done == self.total: self._log(bar, on_log)
                 if self.options.save_steps and self.done % self.options.save_steps == 0: self.save()
                 if self.done % self.per_epoch == 0: self._end_epoch(self.done // self.per_epoch, on_epoch)
-                if anyone(bool(asked), self.hosts): break
+                if anyone(bool(self.asked), self.hosts): break
         self.save()
         if self.done < self.total: self.say(f"Stopped after step {self.done} of {self.total}; saved. Run the same command again to go on from here.")
         return self.run
@@ -331,6 +338,8 @@ class Trainer(Reported):
     def _end_epoch(self, epoch: int, on_epoch):
         "Save when it is time, then validate."
         if epoch % self.options.save_every == 0: self.save()
+        began = time.perf_counter()
         metric = agreed(self.accelerator, on_epoch(epoch) if on_epoch and self.first else None)
+        self.since += time.perf_counter() - began        # a step's time is not that of validation
         if metric is not None: self.save(metric)
 

@@ -23,7 +23,7 @@ REPLICAS = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI
 def join_processes() -> Accelerator:
     "This process among those of its run."
     handlers = [InitProcessGroupKwargs(timeout=timedelta(hours=3)),       # the others wait while the first validates
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=handlers)
     if accelerator.distributed_type not in REPLICAS:
         raise ValueError(f"accelerate was told to use {accelerator.distributed_type.value}; this training keeps the whole model in every process. Launch it with --multi_gpu")

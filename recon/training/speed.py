@@ -64,7 +64,8 @@ def measure(options, step: int, device: torch.device, people: int, repeats: int 
     schedule, scaler = make_schedule(optimizer, "constant", 0, 1), torch.amp.GradScaler(device.type, enabled=options.mixed_precision == "fp16")
     faces = torch.arange(12_000).view(4_000, 3).remainder(2_000).to(device)
     losses = StepLosses(model, options, step, (faces, torch.rand(2_000, 3, generator=torch.Generator().manual_seed(0)).to(device)))
-    parts = [made_up(options, people, device)] * (options.batch_size // people)
+    batch = made_up(options, options.batch_size, device)
+    parts = [{name: value[k:k + people] for name, value in batch.items()} for k in range(0, options.batch_size, people)]
     counts = sum(loss_counts(part, options, step) for part in parts)
     def update():
         began = ready(device)
