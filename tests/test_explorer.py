@@ -73,10 +73,10 @@ def test_points_and_surfaces_in_3d_stay_as_they_are_turned(explorer):
     for surface, found in {"scan": ["mesh3d"], "body": ["mesh3d"], "body in scan": ["mesh3d"]*2, "distance": ["mesh3d"]}.items():
         looked = pixels(plot)
         choose(explorer, "surface", surface)
-        explorer.wait_for_function(f"{PLOT}.data.length == {1 + len(found)}")
-        explorer.wait_for_timeout(1*SECONDS)
-        assert kinds() == ["scatter3d"] + found
-        assert np.abs(pixels(plot) - looked).mean() > .3, f"{surface} looks as what was there before"
+        for _ in range(60):
+            explorer.wait_for_timeout(.5*SECONDS)
+            if kinds() == ["scatter3d"] + found and np.abs(pixels(plot) - looked).mean() > .1: break
+        else: pytest.fail(f"{surface} looks as what was there before: {kinds()}")
         for axis in "xyz": assert abs(explorer.evaluate(EYE)[axis] - turned[axis]) < 1e-3, f"{surface} turned the camera back"
     for points in "colour", "normal":
         choose(explorer, "points by", points)
