@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 from .body.anny import load_anny
+from .data.bench_reader import reading_benchmark, reading_table
 from .data.points import ask_scan, draw_points
 from .data.scan import Subject, person_subject
 from .geometry.mesh import morton_order, vertex_normals
@@ -72,6 +73,11 @@ def brute_visible(vertices: torch.Tensor, faces: torch.Tensor, which) -> list[bo
     return seen
 
 # %% ../nbs/bench.ipynb #e55f1ed6
+def _absent(what: str, module: str, error: Exception) -> dict:
+    "The row of a library that is not there, or does not start."
+    reason = f"not installed: pip install {what.lower()}" if getattr(error, "name", None) == module else f"does not start: {error}"
+    return dict(what=what, cost="-", note=reason)
+
 def distance_rows(subject: Subject, points: torch.Tensor, body) -> list[dict]:
     "Signed distance, nearest colour and normal of training points, ours and others'."
     million, rows = 1e6/len(points), []
@@ -86,13 +92,13 @@ def distance_rows(subject: Subject, points: torch.Tensor, body) -> list[dict]:
         scene = o3d.t.geometry.RaycastingScene(nthreads=1)
         scene.add_triangles(o3d.core.Tensor(v), o3d.core.Tensor(f.astype(np.uint32)))
         row("Open3D, signed distance alone", 10*cpu_seconds(lambda: scene.compute_signed_distance(o3d.core.Tensor(few.numpy()), nthreads=1), 1), "a tenth of the points; sign by ray parity")
-    except ImportError: rows.append(dict(what="Open3D", cost="-", note="not installed: pip install open3d"))
+    except (ImportError, OSError) as e: rows.append(_absent("Open3D", "open3d", e))
     try:
         import igl
         ask = lambda n: cpu_seconds(lambda: igl.signed_distance(few[:n].double().numpy(), v.astype(np.float64), f.astype(np.int64),
                                                                 sign_type=igl.SIGNED_DISTANCE_TYPE_FAST_WINDING_NUMBER), 1)
         row("libigl, signed distance alone", 10*(ask(len(few)) - ask(1)), "a tenth of the points, less the time of one: its tree is built each time")
-    except ImportError: rows.append(dict(what="libigl", cost="-", note="not installed: pip install libigl"))
+    except (ImportError, OSError) as e: rows.append(_absent("libigl", "igl", e))
     inner = MeshQuery(subject.body_vertices, body.faces)
     ours = cpu_seconds(lambda: inner.closest(points))/len(points)
     brute = cpu_seconds(lambda: brute_distance(points[:32], inner.vertices, inner.faces), 1)/32
@@ -145,9 +151,7 @@ def main():
     "Print the machine and the table."
     print(machine_card(), "\n")
     print(as_table(benchmark()))
-    try: from recon.data.bench_reader import reading_benchmark
-    except ImportError: return
-    print("\nReading:")
-    for row in reading_benchmark(): print("  ", "  ".join(f"{key}: {value}" for key, value in row.items()))
+    print("\nReading one worker's items at 1024 with 20,480 points and four pictures:\n")
+    print(reading_table(reading_benchmark()))
 
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "__file__" in globals(): main()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['POINTS', 'SURFACES', 'NO_DATA', 'find_datasets', 'uv_pictures', 'captioned', 'view_sheet', 'facts_of', 'length_unit',
-           'point_traces', 'surface_traces', 'subject_row', 'dataset_rows', 'statistics_picture', 'Explorer', 'Panels']
+           'point_traces', 'surface_traces', 'subject_row', 'dataset_rows', 'statistics_picture', 'Explorer', 'redraw',
+           'Panels']
 
 # %% ../nbs/explore.ipynb #331ac36b
 import io, json, re
@@ -14,6 +15,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
 from matplotlib import font_manager
@@ -23,7 +25,7 @@ from .conventions import back_view
 from .data.codec import decode_image
 from .data.reader import ReconDataset
 from .geometry.query import MeshQuery
-from .show import as_picture, as_png, contact_sheet, mesh_trace, points_trace, scenes_figure, show_figure, simplify
+from .show import as_picture, as_png, contact_sheet, mesh_trace, points_trace, scenes_figure, simplify
 
 # %% ../nbs/explore.ipynb #f8265be6
 def find_datasets(
@@ -85,7 +87,7 @@ def length_unit(people: ReconDataset, subject: str) -> tuple[float, str]:
 
 # %% ../nbs/explore.ipynb #ca017db5
 @lru_cache(8)
-def _surface(path: Path, subject: str, max_faces: int = 24_000):
+def _surface(path: Path, subject: str, max_faces: int = 16_000):
     "A light copy of the scan and its distances to the body, in cube units; None where the file keeps no scan."
     people = ReconDataset(path, 8, 1, perspective=True)
     group = people.group(subject)
@@ -94,6 +96,13 @@ def _surface(path: Path, subject: str, max_faces: int = 24_000):
     if people.body_faces is None: return vertices, faces, colors, None
     body = MeshQuery(torch.from_numpy(group["smpl_v"][:]), people.body_faces)
     return vertices, faces, colors, body.signed_distance(torch.tensor(vertices).float()).numpy()
+
+@lru_cache(8)
+def _body(path: Path, subject: str, max_faces: int = 12_000):
+    "A light copy of the body; points where the file does not hold its faces."
+    people = ReconDataset(path, 8, 1, perspective=True)
+    vertices = people.group(subject)["smpl_v"][:]
+    return points_trace(vertices, size=1.5) if people.body_faces is None else mesh_trace(vertices, people.body_faces, max_faces=max_faces)
 
 def _bar(title: str, **where) -> dict:
     "A colour bar."
@@ -131,9 +140,7 @@ def surface_traces(
     what: str,       # of `SURFACES`
 ) -> list:
     "Scan and body as meshes; points where the file holds no mesh."
-    vertices, faces = people.group(subject)["smpl_v"][:], people.body_faces
-    body = points_trace(vertices, size=1.5) if faces is None else mesh_trace(vertices, faces)
-    found = _surface(people.path, subject)
+    body, found = go.Figure(_body(people.path, subject)).data[0], _surface(people.path, subject)
     if what == "body": return [body]
     unit, name = length_unit(people, subject)
     heat = _scale(.1*unit, f"scan's distance to the body, {name}", x=.93)
@@ -268,6 +275,14 @@ def _short(file: Path) -> str:
     return file.stem if file.parent.name == "data" else f"{file.parent.name}/{file.stem}"
 
 # %% ../nbs/explore.ipynb #87d4d6b4
+def redraw(figure: go.FigureWidget, fresh: go.Figure):
+    "Let a figure show what another holds; how its scenes are turned stays, and so does what the browser has set up for them."
+    old = len(figure.data)
+    if old: fresh.update_scenes(camera=None)
+    figure.update_layout(fresh.layout)
+    figure.add_traces(fresh.data)
+    figure.data = figure.data[old:]
+
 class Panels(Explorer):
     "The explorer's panels."
     def _picture(self, level: str, draw, controls, width: int, name: str) -> widgets.Widget:
@@ -302,12 +317,10 @@ class Panels(Explorer):
         if not self.files: return
         points = widgets.Dropdown(options=list(POINTS), description="points by", **_wide(180))
         surface = widgets.Dropdown(options=list(SURFACES), description="surface", **_wide(190))
-        place = widgets.Output(layout=dict(height="530px", overflow="hidden"))
+        figure = go.FigureWidget()
         def draw(change=None):
-            figure = scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
-            place.clear_output(wait=True)
-            with place: show_figure(figure)
+            redraw(figure, scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)]))
         points.observe(draw, "value")
         surface.observe(draw, "value")
         self.follow("subject", draw)
-        return widgets.VBox([self.bar(self.file, self.subject, points, surface), place])
+        return widgets.VBox([self.bar(self.file, self.subject, points, surface), figure])

@@ -118,9 +118,9 @@ def test_a_notebook_follows_processes_that_it_starts(people, monkeypatch):
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_written(people, tmp_path):
-    from recon.train_full import TrainFull, main
+    from recon.train_normal import TrainNormal, main
 
     paper = dict(preset="paper", data_root=str(people/"balls.h5"), save_root=str(tmp_path), num_samples=900, image_size=1024, batch_size=512, resume="")
     with pytest.raises(ValueError, match=r"takes about .* of memory on .* are free. It would fit with .*batch_size=\d+ gradient_accumulation_steps=\d+"):
-        main(TrainFull.resolve(paper))
+        main(TrainNormal.resolve(paper))
     assert not list(tmp_path.rglob("*.yaml")) and not list(tmp_path.rglob("*.safetensors"))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CODECS', 'RECORD', 'BODY_RECORD', 'POINT_NAMES', 'check_codec', 'to_pixels', 'encode_png', 'decode_png', 'Crop',
-           'crop', 'encode_image', 'decode_crop', 'decode_image', 'encode_depth', 'decode_depth', 'reach_of',
-           'snap_points', 'fold_normals', 'unfold_normals', 'pack_points', 'unpack_points', 'as_bytes', 'stored', 'put',
-           'get_points', 'get_depth']
+           'crop', 'encode_image', 'decode_crop', 'decode_image', 'encode_depth', 'decode_depth', 'encode_planes',
+           'decode_planes', 'reach_of', 'snap_points', 'fold_normals', 'unfold_normals', 'pack_points', 'unpack_points',
+           'as_bytes', 'stored', 'put', 'get_points', 'get_depth']
 
 # %% ../../nbs/data/codec.ipynb #47aa3742
 import struct
@@ -143,6 +143,16 @@ def decode_depth(data) -> np.ndarray:
     steps = decode_image(data).view(np.int16).transpose(2, 0, 1)
     return np.where(steps == 4*_DEPTH - 1, np.float32(9), steps*np.float32(1/_DEPTH))
 
+# %% ../../nbs/data/codec.ipynb #da3861b8
+def encode_planes(planes: np.ndarray) -> bytes:
+    "Bytes of planes (K,S,S) int16."
+    return _zstd(crop(np.ascontiguousarray(planes.transpose(1, 0, 2).reshape(planes.shape[1], -1, 1)).view(np.uint16)))
+
+def decode_planes(data) -> np.ndarray:
+    "Planes (K,S,S) int16."
+    flat = decode_image(data)[..., 0].view(np.int16)
+    return flat.reshape(len(flat), -1, len(flat)).transpose(1, 0, 2)
+
 # %% ../../nbs/data/codec.ipynb #9ed02456
 RECORD = np.dtype([("pts", "<i2", 3), ("nrm", "<i2", 2), ("d", "<f2"), ("rgb", "u1", 3)])
 BODY_RECORD = np.dtype(RECORD.descr + [("body_d", "<f2"), ("body_bary", "<i2", 2), ("body_face", "<i4")])
@@ -236,7 +246,7 @@ def put(
         group.create_dataset("points", data=records).attrs["reach"] = reach
         if "body_z" in rest: _bytes(group, "body_z", [encode_depth(z) for z in rest.pop("body_z")])
     for name, value in rest.items():
-        if name.endswith("_img"): _bytes(group, name, value); continue
+        if name.endswith("_img") or name == "cues": _bytes(group, name, value); continue
         array = np.asarray(value)
         packed = dict(chunks=(1, *array.shape[1:]), compression="lzf") if name == "vis" and codec != "png" else dict(compression="lzf" if name == "body_z" else None)
         group.create_dataset(name, data=array.astype(np.float32) if array.dtype == np.float64 else array, **packed)

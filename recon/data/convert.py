@@ -17,11 +17,12 @@ from .writer import HEAD, seal
 # %% ../../nbs/data/convert.ipynb #813671c0
 def recoded(group: h5py.Group, codec: str) -> dict:
     "A subject's entries, ready to be stored by another codec."
-    special = {*POINT_NAMES, "points", "body_z"}
+    special = {*POINT_NAMES, "points", "body_z", "cues"}
     arrays = {name: group[name][:] for name in group if name not in special and not name.endswith("_img")}
     for name in group:
         if name.endswith("_img"): arrays[name] = [encode_image(decode_image(data), codec) for data in group[name]]
     if "body_z" in group: arrays["body_z"] = np.stack([get_depth(group, k) for k in range(len(group["body_z"]))]).astype(np.float16)
+    if "cues" in group: arrays["cues"] = list(group["cues"])
     return arrays | get_points(group)
 
 def convert(

@@ -102,7 +102,7 @@ class Finish(NamedTuple):
         if "jitter" in batch: images = jittered(images, batch["jitter"])
         images = on_background(images, masks, batch["background"][:, None])
         out = {f"{side}_{name}": value[:, k] for k, side in enumerate(("front", "back")) for name, value in dict(rgb_img=images, mask=masks, nrm_img=normals).items()}
-        return out | (dict(cues=with_colors(batch["shape_cues"], batch["carried"], images)) if "carried" in batch else {})
+        return out | (dict(cues=with_colors(batch["cue_planes"], images, masks)) if "cue_planes" in batch else {})
 
     def _placed(self, batch: dict) -> Tensor:
         "The four pictures (B,4,4,S,S) of each item in [0,1], at the wanted size."

@@ -11,6 +11,7 @@ import os, shutil, time
 from dataclasses import dataclass
 from pathlib import Path
 import psutil
+from .cues import CUE_SIZE
 
 # %% ../../nbs/data/plan.ipynb #7067bccd
 @dataclass
@@ -21,7 +22,7 @@ class Cost:
     memory: float   # bytes of the process that makes it
 
 MAKING = dict(person=lambda resolution=224, **_: (1.1 + 3.2e-5*resolution**2, 9.6e8 + 1.5e3*resolution**2),   # seconds, bytes of memory
-              scan=lambda layout="ours", body_model="anny", **_: (2. if layout == "ours" or body_model != "anny" else 36., 1.6e9))   # a body is registered
+              scan=lambda layout="ours", body_model="anny", **_: (2. if layout == "ours" or body_model != "anny" else 45., 1.6e9))   # a body is registered
 STARTING = 5.                                                                                                  # seconds until the first subject is begun
 STORING = dict(png=(1.1e-6, 1.4, 43e3, 60), zstd=(.95e-6, 1., 25e3, 25), webp=(1.8e-6, .75, 25e3, 25))         # seconds and bytes a pixel, bytes a view, a point
 
@@ -29,9 +30,9 @@ def subject_cost(job: dict, size: int, views: int, points: int, codec: str = "pn
     "What the subject of a job takes, from the options of `write_subject`."
     seconds, memory = MAKING.get(job["kind"], MAKING["scan"])(**job)
     a_pixel, bytes_a_pixel, bytes_a_view, bytes_a_point = STORING[codec]
-    vertices = 1.1*job.get("resolution", 250)**2 * keep_scan
-    return Cost(seconds + views*(.017 + a_pixel*size**2) + 11.5e-6*points,
-                2e5 + views*(bytes_a_view + bytes_a_pixel*size**2) + points*bytes_a_point + 39*vertices,
+    vertices, cue_pixels = 1.1*job.get("resolution", 250)**2 * keep_scan, min(size, CUE_SIZE)**2
+    return Cost(seconds + views*(.017 + a_pixel*size**2 + 3.3e-7*cue_pixels) + 11.5e-6*points,
+                2e5 + views*(bytes_a_view + bytes_a_pixel*size**2 + 1.35*cue_pixels) + points*bytes_a_point + 39*vertices,
                 memory + 400*size**2 + 100*points)
 
 # %% ../../nbs/data/plan.ipynb #c6889e2d

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from ..config import locate
 from ..conventions import back_view, project, view_rotation
-from .codec import as_bytes, decode_crop, get_depth, get_points
-from .cues import shape_maps
-from .finish import Finish, collate, draw, moved, resized, whole, window
+from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points
+from .cues import shape_planes
+from .finish import Finish, collate, draw, moved, whole, window
 
 # %% ../../nbs/data/reader.ipynb #800c5b86
 LAYOUT = "cam_azh cam_eva smpl_v vis rgb_img nrm_img".split()     # and `points`, or these four:
@@ -195,7 +195,7 @@ class ReconDataset(Dataset):
         front, back = (torch.from_numpy(opened["vis"][k]) for k in pair)
         item = self._window(subject, view) | opened.points(slice(first_point, first_point + self.num_samples))
         item |= dict(R=opened.rotations[view], smpl_v=torch.from_numpy(opened["smpl_v"][:]), vis_class=visibility_class(front, back).to(torch.int8))
-        if self.has_cues: item |= self._shapes(item, subject, view)
+        if self.has_cues: item["cue_planes"] = self._cue_planes(item, subject, view)
         return item | draw(rng, bool(self.lighting), self.white_bg, self.aug_jitter)
 
     def _window(self, subject: str, view: int) -> dict:
@@ -204,10 +204,12 @@ class ReconDataset(Dataset):
         try: return window([decode_crop(opened[name][k]) for name in ("rgb_img", "nrm_img") for k in (view, back_view(view, self.views(subject)))])
         except ValueError as e: raise ValueError(f"{self.path}, subject {subject}, view {view}: {e}") from e
 
-    def _shapes(self, item: dict, subject: str, view: int) -> dict:
-        "The part of the cues that follows from masks and body."
+    def _cue_planes(self, item: dict, subject: str, view: int) -> Tensor:
+        "The part of the cues that follows from masks and body, as stored, or made where the file has none."
+        opened = self.opened(subject)
+        if "cues" in opened: return torch.from_numpy(decode_planes(opened["cues"][view]))
         masks = whole(item["pixels"][:2, ..., 3:], item["box"].tolist(), item["fill"][:2, 3:])
-        return shape_maps(resized(masks.movedim(-1, 1), self.image_size)[:, 0], self.body_depth(subject, view))
+        return shape_planes(masks[..., 0].float()/255, get_depth(opened, view))
 
 # %% ../../nbs/data/reader.ipynb #1e8bff43
 KEPT_OPEN = 256   # subjects a process keeps open

@@ -17,7 +17,8 @@ from zlib import crc32
 from ..body.model import BodyModel
 from ..config import written
 from ..conventions import DISTANCE, back_view, camera_position, view_cameras
-from .codec import check_codec, encode_image, put, snap_points, to_pixels
+from .codec import check_codec, encode_image, encode_planes, put, snap_points, to_pixels
+from .cues import shape_planes
 from .points import ask_scan, draw_points
 from .scan import Subject
 from ..geometry.mesh import vertex_normals
@@ -26,21 +27,26 @@ from ..geometry.render import Hits, cast_view, render_view, visible_faces
 
 # %% ../../nbs/data/writer.ipynb #93ddad62
 def view_arrays(subject: Subject, body: BodyModel, cameras: np.ndarray, size: int, camera_mode: str = "orth", codec: str = "png") -> dict:
-    "All that belongs to views, a pair of opposite `cameras` (V,2) at a time: pictures, visibility and body depth."
+    "All that belongs to views, a pair of opposite `cameras` (V,2) at a time: pictures, visibility, body depth and cues."
     encode = lambda image: encode_image(to_pixels(image), codec)
     scan, inner = MeshQuery(subject.vertices, subject.faces), MeshQuery(subject.body_vertices, body.faces)
     normals, inner_normals = subject.normals, vertex_normals(subject.body_vertices, body.faces)
-    names = ["rgb_img", "nrm_img", "uv_img", "vis"] + ["body_z"]*(camera_mode == "orth")
-    out = {name: [None]*len(cameras) for name in names}
+    names = ["rgb_img", "nrm_img", "uv_img", "vis"] + ["body_z", "cues"]*(camera_mode == "orth")
+    out, masks = {name: [None]*len(cameras) for name in names}, {}
     for pair in [(k, back_view(k, len(cameras))) for k in range(len(cameras)//2)]:
         seen = [cast_view(inner, size, *cameras[k], camera_mode) for k in pair]
         for k, here, opposite in zip(pair, seen, seen[::-1]):
             view = render_view(scan, subject.colors, normals, size, *cameras[k], camera_mode=camera_mode)
+            masks[k] = torch.from_numpy(to_pixels(view.mask)).float()/255
             out["rgb_img"][k] = encode(torch.cat([view.color, view.mask[..., None]], -1))
             out["nrm_img"][k] = encode(torch.cat([view.normal / 2 + .5, view.mask[..., None]], -1))
             out["uv_img"][k] = encode(uv_image(body, here))
             out["vis"][k] = visible_faces(inner, inner_normals, *cameras[k], camera_mode=camera_mode).numpy()
             if camera_mode == "orth": out["body_z"][k] = body_depth(here, opposite).numpy()
+        if camera_mode == "persp": continue
+        for k, other in (pair, pair[::-1]):
+            planes = shape_planes(torch.stack([masks[k], masks[other].flip(1)]), torch.from_numpy(out["body_z"][k]).float())
+            out["cues"][k] = encode_planes(planes.numpy())
     return out
 
 def uv_image(body: BodyModel, hits) -> Tensor:

@@ -253,6 +253,7 @@ def _cap(head, ground, skin, rng, fabric: Fabric, thin: float) -> list[Accessory
     pattern = np.stack(np.broadcast_arrays(np.sin(turn), -.01 - reach.clip(0), np.cos(turn)), -1)
     return [crown, _stiff(head, ground, peak, pattern, paint, thin, .002, solid=False)]
 
+# %% ../../nbs/people/accessory.ipynb #1e4d00b1
 def _brimmed(head, ground, skin, rng, fabric: Fabric, female: bool, thin: float) -> list[Accessory]:
     "A hat with a dented crown and a brim, a sun hat or a bucket hat."
     kind = ["dented", "sun", "bucket"][rng.choice(3, p=[.25, .45, .3] if female else [.55, .1, .35])]
@@ -276,6 +277,7 @@ def _brimmed(head, ground, skin, rng, fabric: Fabric, female: bool, thin: float)
     pattern = np.stack(np.broadcast_arrays(np.sin(turn), -.01 - reach.clip(0), np.cos(turn)), -1)
     return [_stiff(head, ground, grid, _paper(rise), paint, .003), _stiff(head, ground, brim, pattern, paint, thin, .002, solid=False)]
 
+# %% ../../nbs/people/accessory.ipynb #1e4d00b3
 def _beanie(head, ground, skin, rng, fabric: Fabric, noise) -> list[Accessory]:
     "A knitted cap with a turned-up cuff, perhaps with a bobble."
     rim, second = _rim(head, skin, .008)*[1.02, 1, 1.015] + [0, -.008, 0], contrast(rng, fabric.base)

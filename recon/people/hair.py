@@ -50,6 +50,7 @@ STYLES = dict(
     bun=Style((.02, .08), .010, "back", tail="bun"), pony=Style((.01, .11), .010, "back", tail="pony"), braid=Style((0, .04), .010, "back", tail="braid"),
     braids=Style((0, .04), .010, "comb", tail="braids"))
 
+# %% ../../nbs/people/hair.ipynb #1a77e0c1
 def choose_style(rng: np.random.Generator, female: bool, age: float = 35.) -> str:
     "Draw a hair style by gender and age."
     shares = np.array([style.shares[female] for style in STYLES.values()])
@@ -60,6 +61,7 @@ def choose_style(rng: np.random.Generator, female: bool, age: float = 35.) -> st
     shares = shares*[max(float(factor.get(name, 1)), 0) for name in STYLES]
     return str(rng.choice(list(STYLES), p=shares/shares.sum()))
 
+# %% ../../nbs/people/hair.ipynb #1a77e0c3
 @dataclass
 class Hair:
     "A piece of hair on the posed body, metres: a sheet that is all thickness, or a closed solid."
@@ -217,6 +219,7 @@ def _scattered(place: Places, above: np.ndarray, count: int, rng) -> np.ndarray:
     gap, near = cKDTree(about/np.linalg.norm(about, axis=1, keepdims=True)).query(ways)
     return np.unique(grown[near[gap < 1.5/count**.5]])
 
+# %% ../../nbs/people/hair.ipynb #1a77e0c7
 def _grow(head: Head, ground: Ground, roots, kind: Style, length, lift, side, fringe, stray) -> np.ndarray:
     "Paths (STEPS+1,N,3) of locks: along the flow over the scalp, then down, over what is below, around the face."
     point, pace = roots, length/STEPS
@@ -304,6 +307,7 @@ def _locks(head: Head, ground: Ground, skin, noise, style: str, line: float, par
     tint = np.clip(1 + rng.normal(0, .05, count), .85, 1.15)*(.86 + .16*rank)
     return _ribbons(path, outward, width, thick, rng.random((count, 2)), tint, density)
 
+# %% ../../nbs/people/hair.ipynb #1a77e0c5
 def _swing(ground, path, kind: Style, size: float, phase):
     "Paths (S,N,3) that wave or curl, and the directions that face outward."
     outward = unit(ground.under(path.reshape(-1, 3))[1].reshape(path.shape))

@@ -45,7 +45,7 @@ PRECISIONS = dict(no=None, bf16=torch.bfloat16, fp16=torch.float16)
 NETWORKS = (NormalPredictor, Hourglass, FieldMLP)
 
 def usable(precision: str, device: torch.device) -> bool:
-    "Whether the device computes in that type itself; a CPU without the instructions imitates them, thirty times as slowly."
+    "Whether the device computes in that type itself; a CPU without the instructions imitates them, at a sixteenth of the speed."
     if device.type != "cpu" or precision == "no": return True
     return {"bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported, "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported}[precision]()
 
