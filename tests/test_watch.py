@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
 
 import nbformat
 import pytest
