@@ -34,7 +34,7 @@ class Health:
         "Closed, in one piece, of at most `GENUS` handles, the body inside up to `OUTSIDE` mm."
         return self.watertight and self.pieces == 1 and self.genus <= GENUS and self.outside < OUTSIDE
 
-GENUS, OUTSIDE = 12, 5.
+GENUS, OUTSIDE = 4, 5.
 
 def examine(person: Person, seconds: float = 0.) -> Health:
     "Measure a person."
