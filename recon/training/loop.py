@@ -330,7 +330,7 @@ class Trainer(Reported):
         "The same batches; before the first is given, the time of a step is tried on it and told."
         for k, parts in enumerate(updates):
             if not k:
-                self.model.train()
+                self.losses.eval()        # a trial leaves no trace in the estimates of spectral norms; `update` trains again
                 self.say(self.forecast(self.losses, parts[0]))
                 self.since, self.waited = time.perf_counter(), 0.
             yield parts
