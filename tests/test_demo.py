@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import h5py
@@ -191,16 +192,32 @@ def test_bad_scans_are_refused_by_name_and_the_rest_is_built(project, tmp_path):
 
 
 def test_a_full_disk_is_named_and_nothing_is_lost(project, tmp_path):
-    "On a disk too small for a checkpoint; then it is made larger."
+    "A disk too small is refused before the first step; one that others fill in the meantime ends the run, which goes on when there is room again."
     disk = tmp_path/"disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode: pytest.skip("only root can mount a small disk")
     try:
-        options = [*SMALL, "--resume", "", "--save_root", str(disk)]
-        done = script(project, "train_normal", *options)
+        done = script(project, "train_normal", *SMALL, "--resume", "", "--save_root", str(disk))
+        assert done.returncode != 0 and "the disk has" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+        assert not [path for path in disk.rglob("*") if path.is_file() and path.name != ".lock"], "something was written"
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        filler = threading.Thread(target=fill, args=(disk/"filler", disk/"01_train_normal"/"config.yaml"))
+        filler.start()
+        done = script(project, "train_normal", *SMALL, "--resume", "", "--save_root", str(disk))
+        filler.join()
         assert done.returncode != 0 and "the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
         assert not [path for path in disk.rglob("*") if ".part" in path.name]
-        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        (disk/"filler").unlink()
         done = script(project, "train_normal", *SMALL, "--save_root", str(disk))
         assert done.returncode == 0, done.stderr[-2000:]
     finally: subprocess.run(["umount", disk], check=True)
+
+
+def fill(path, after, patience=120):
+    "Fill a disk once the file `after` is there."
+    end = time.monotonic() + patience
+    while not after.exists() and time.monotonic() < end: time.sleep(.01)
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True: file.write(bytes(1 << 16))
+        except OSError: pass

@@ -191,7 +191,9 @@ class Planned(Prepared):
         self.free = free_on(self.device, self.accelerator.num_processes if self.device.type == "cpu" else 1)
         self.needs = None if surely_fits(options, self.free) else needs(options, step)
         if self.needs: check_memory(options, step, self.needs, self.free, str(self.device))
-        self.disk = 4*checkpoint_size(self.model)                       # the last two, the best, and one being written
+        self.checkpoint = checkpoint_size(self.model)
+        stay = options.keep or -(-self.total // (options.save_steps or options.save_every*self.per_epoch))
+        self.disk = (stay + 2)*self.checkpoint                          # with the best, and one being written
         check_disk(self.disk, free_disk(self.folder), self.folder)
 
     def describe(self) -> str:
@@ -202,7 +204,7 @@ class Planned(Prepared):
         memory = amount(self.needs.memory(o.batch_size)) if self.needs else f"less than {amount(.1*self.free)}"
         return (f"Step {self.step} ({', '.join(learning_rates(o, self.step))}): {trained/1e6:.1f} M parameters, {len(self.data)} people, "
                 f"{o.epochs} epochs of {self.per_epoch} steps of {self.people} people, on {where}, {self.origin}. {remark}\n"
-                f"Memory: {memory} of {amount(self.free)} free. Disk: checkpoints of {amount(self.disk/4)}, up to {amount(self.disk)} of {amount(free_disk(self.folder))} free, "
+                f"Memory: {memory} of {amount(self.free)} free. Disk: checkpoints of {amount(self.checkpoint)}, up to {amount(self.disk)} of {amount(free_disk(self.folder))} free, "
                 f"every {o.save_every} epochs in {self.folder}; curves beside them.")
 
     def forecast(self, losses, batch: dict) -> str:
