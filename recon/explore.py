@@ -276,7 +276,7 @@ def _short(file: Path) -> str:
 
 # %% ../nbs/explore.ipynb #87d4d6b4
 def redraw(figure: go.FigureWidget, fresh: go.Figure):
-    "Let a figure show what another holds; how its scenes are turned stays, and so does what the browser has set up for them."
+    "Let a figure show what another holds; what the browser has set up for it stays."
     old = len(figure.data)
     if old: fresh.update_scenes(camera=None)
     figure.update_layout(fresh.layout)
