@@ -78,6 +78,8 @@ class Layer:
     closed: bool = True
     soft: bool = False    # of cloth
 
+    def __post_init__(self): self.faces = np.ascontiguousarray(self.faces)   # torch does not read arrays that run backwards
+
 def _mix(values: np.ndarray, faces: np.ndarray, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "Vertex `values` (V,C) at points on faces."
     return np.einsum("nkc,nk->nc", values[faces[face]], weights)
