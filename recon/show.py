@@ -6,8 +6,8 @@
 __all__ = ['as_array', 'channels_last', 'as_picture', 'show_images', 'contact_sheet', 'angular_error', 'normal_error_map',
            'show_normals', 'mesh_parts', 'simplify', 'upright', 'mesh_trace', 'points_trace', 'scene_figure',
            'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'curves_png',
-           'curves_figure', 'LiveOutput', 'LiveCurves', 'as_jpeg', 'captioned', 'picture_table', 'LivePicture',
-           'as_png', 'view_slider']
+           'curves_figure', 'LiveOutput', 'LiveCurves', 'as_jpeg', 'headed', 'picture_table', 'LivePicture', 'as_png',
+           'view_slider']
 
 # %% ../nbs/show.ipynb #43039a18
 import base64
@@ -329,7 +329,7 @@ def as_jpeg(image, quality: int = 85) -> bytes:
     Image.fromarray((as_picture(image)[..., :3]*255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
     return file.getvalue()
 
-def captioned(image, texts, at, line: int = 16) -> np.ndarray:  # (H + line,W,3)
+def headed(image, texts, at, line: int = 16) -> np.ndarray:  # (H + line,W,3)
     "A picture below a line of texts that start `at` these pixels."
     picture = as_picture(image)[..., :3]
     head, font = Image.new("RGB", (picture.shape[1], line), "white"), ImageFont.truetype(font_manager.findfont("DejaVu Sans"), int(.7*line))
@@ -346,14 +346,14 @@ def picture_table(
     step, out = as_picture(rows[0][0]).shape[1] + gap, []
     for at, row in enumerate(rows):
         line = contact_sheet(row, len(row), gap)
-        if at < len(names): line = captioned(line, [names[at]], [0])
+        if at < len(names): line = headed(line, [names[at]], [0])
         out.append(np.concatenate([line, np.ones((gap, line.shape[1], 3))]))
-    return captioned(np.concatenate(out), titles, [step*k for k in range(len(titles))])
+    return headed(np.concatenate(out), titles, [step*k for k in range(len(titles))])
 
 class LivePicture(LiveOutput):
     "A picture that is replaced in place while training runs, with a line of text above."
     def __call__(self, image, text: str = ""):
-        image = captioned(image, [text], [0], 20) if text else image
+        image = headed(image, [text], [0], 20) if text else image
         self.show({"image/jpeg": base64.b64encode(as_jpeg(image)).decode(), "text/plain": text or "a picture"})
 
 # %% ../nbs/show.ipynb #e9c77f92

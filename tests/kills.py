@@ -16,6 +16,7 @@ from pathlib import Path
 
 import h5py
 import torch
+from processes import forked
 
 import recon.data.build as one
 import recon.data.pool as many
@@ -37,15 +38,8 @@ many.get_all_start_methods, many.get_context = (lambda: ["fork"]), (lambda metho
 
 
 def start(data: Path) -> int:
-    "Begin a build; its process, the leader of its group."
-    child = os.fork()
-    if child: return child
-    os.setsid()
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1); os.dup2(silence, 2)
-    try: main(BuildDataset(num_people=PEOPLE, num_test=2, size=32, nviews=2, nsamples=300, workers=2, data_root=str(data)))
-    except BaseException: os._exit(1)
-    os._exit(0)
+    "Begin a build; its process."
+    return forked(lambda: main(BuildDataset(num_people=PEOPLE, num_test=2, size=32, nviews=2, nsamples=300, workers=2, data_root=str(data))))
 
 
 def ended(child: int, seconds: float) -> bool:

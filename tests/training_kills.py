@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from balls import make_balls, trainer
+from processes import forked
 
 import recon.training.checkpoint as checkpoint
 from recon.run import Run
@@ -31,22 +32,21 @@ def warm_up(data: Path, folder: Path):
 
 
 def start(data: Path, folder: Path, workers: int, fatal: str = "") -> int:
-    "Begin, or go on; the process, the leader of its group. It kills itself in its second call of `fatal`."
-    child = os.fork()
-    if child: return child
-    os.setsid()
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1); os.dup2(silence, 2)
-    if fatal:
-        real, calls = getattr(checkpoint, fatal), []
-        def deadly(*arguments):
-            calls.append(1)
-            if len(calls) > 1: os.killpg(0, signal.SIGKILL)
-            return real(*arguments)
-        setattr(checkpoint, fatal, deadly)
-    try: training(data, folder, workers=workers).fit()
-    except BaseException: os._exit(1)
-    os._exit(0)
+    "Begin, or go on; the process. It kills itself, with all it started, in its second call of `fatal`."
+    def work():
+        if fatal: kill_in_second_call(fatal)
+        training(data, folder, workers=workers).fit()
+    return forked(work)
+
+
+def kill_in_second_call(name: str):
+    "From now on the second call of a function of `checkpoint` kills this process and all of its group."
+    real, calls = getattr(checkpoint, name), []
+    def deadly(*arguments):
+        calls.append(1)
+        if len(calls) > 1: os.killpg(0, signal.SIGKILL)
+        return real(*arguments)
+    setattr(checkpoint, name, deadly)
 
 
 def is_over(child: int) -> bool:
