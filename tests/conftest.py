@@ -11,6 +11,8 @@ STAGES = sorted((ROOT/"nbs").glob("0[0-9]_*.ipynb"))
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
+from browser import lab, page, project  # noqa: F401 (fixtures; they use the places above)
+
 
 @pytest.fixture
 def toy_project(tmp_path):

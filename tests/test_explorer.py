@@ -3,8 +3,8 @@ import shutil
 
 import numpy as np
 import pytest
+from browser import SECONDS, open_notebook, ours, pixels, run_until
 from conftest import ROOT
-from test_browser import SECONDS, lab, open_notebook, ours, page, pixels, project, run_until  # noqa: F401 (fixtures)
 
 PLOT = "document.querySelector('.js-plotly-plot')"
 PICTURE = "document.querySelector('.jp-OutputArea img.explore-pictures')"

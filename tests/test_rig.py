@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_browser import FLAGS, chromium
+from browser import FLAGS, chromium
 
 PAGE = """<!DOCTYPE html><body><script>{library}</script><script>
 const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(40, 1, .1, 20), renderer = new THREE.WebGLRenderer({{preserveDrawingBuffer: true}});

@@ -10,9 +10,9 @@ import threading
 import nbformat
 import pytest
 import torch
+from browser import KERNEL, open_notebook, ours, run_until
 from conftest import BIN, ROOT
 from nbformat.v4 import new_code_cell, new_notebook
-from test_browser import KERNEL, environment, lab, open_notebook, ours, page, run_until  # noqa: F401
 
 TINY = dict(preset="demo", mixed_precision="no", epochs=2, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, log_every=1, save_every=100,
             nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=32, rgb_hidden_dim=16, valid_every=2, num_valid_samples=1, grid_size=32)
@@ -211,16 +211,8 @@ curves.close()
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    "A notebook whose curves grow for a quarter of a minute."
-    folder = tmp_path_factory.mktemp("live")
-    (folder/"settings.ini").write_text("[DEFAULT]\nlib_name = toy\n")
-    nbformat.write(new_notebook(cells=[new_code_cell(LIVE)], metadata=KERNEL), folder/"live.ipynb")
-    return folder
-
-
-def test_curves_grow_in_place_in_a_browser(page, lab):  # noqa: F811
+def test_curves_grow_in_place_in_a_browser(page, lab, project):
+    nbformat.write(new_notebook(cells=[new_code_cell(LIVE)], metadata=KERNEL), project/"live.ipynb")
     open_notebook(page, lab, "live.ipynb")
     page.wait_for_function("window.jupyterapp !== undefined")
     run_until(page, ".jp-OutputArea img")
