@@ -317,10 +317,10 @@ class Panels(Explorer):
         if not self.files: return
         points = widgets.Dropdown(options=list(POINTS), description="points by", **_wide(180))
         surface = widgets.Dropdown(options=list(SURFACES), description="surface", **_wide(190))
-        figure = go.FigureWidget()
-        def draw(change=None):
-            redraw(figure, scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)]))
+        def fresh(): return scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
+        figure = go.FigureWidget(fresh() if self.people else None)    # whole from the start: traces added before the browser has made the widget can be lost
+        def draw(change=None): redraw(figure, fresh())
         points.observe(draw, "value")
         surface.observe(draw, "value")
-        self.follow("subject", draw)
+        self.draws.append(("subject", draw))
         return widgets.VBox([self.bar(self.file, self.subject, points, surface), figure])
