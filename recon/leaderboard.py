@@ -130,7 +130,7 @@ def heat(board: Leaderboard, most: float = 30.) -> Figure: # `most`: percent at 
     fig, ax = plt.subplots(figsize=(2 + .48*len(columns), 1.6 + .4*len(percent)), dpi=80, layout="constrained")
     ax.imshow(percent*np.where(sure, 1, .25), cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
     for (row, column), value in np.ndenumerate(percent):
-        text = "–" if np.isnan(value) else f"{value:+.0f}"
+        text = "–" if np.isnan(value) else f"{round(value):+d}"
         ax.text(column, row, text if sure[row, column] else f"({text})", ha="center", va="center", fontsize=8, color="white" if sure[row, column] and abs(value) > .6*most else "black")
     ax.set_xticks(range(len(columns)), [ALL_COLUMNS[c][0].replace(" ×1000", "") for c in columns], rotation=60, ha="right", fontsize=8)
     ax.set_yticks(range(len(percent)), list(board.differences), fontsize=8)
