@@ -1,0 +1,6 @@
+"Metrics: distances to the scan, its parts, tables. Pictures are in `recon.metrics.images`."
+from .parts import REGIONS, visible, volume_iou
+from .surface import PROTOCOLS, aligned, box_iou, register, silhouette_iou, surface_metrics
+from .tables import COLUMNS, as_table, paired, summarise
+
+__all__ = ["COLUMNS", "PROTOCOLS", "REGIONS", "aligned", "as_table", "box_iou", "paired", "register", "silhouette_iou", "summarise", "surface_metrics", "visible", "volume_iou"]
