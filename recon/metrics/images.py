@@ -82,6 +82,7 @@ def color_numbers(a: Views, b: Views) -> dict:
     return dict(view_psnr=float(-10*error.clamp(min=1e-10).log10()), view_ssim=float(similar.mean(1)[either].mean()),
                 view_ms_ssim=float(ms_ssim(a.color, b.color, data_range=1.)))
 
+# %% ../../nbs/metrics/images.ipynb #99652e26
 def view_numbers(
     prediction: Views,
     scan: Views,
@@ -100,7 +101,7 @@ def image_metrics(prediction: trimesh.Trimesh, scan: trimesh.Trimesh, size: int 
     "`view_numbers` of two meshes in one frame."
     return view_numbers(*(views_of(mesh, camera_on(scan), size) for mesh in (prediction, scan)), lpips)
 
-# %% ../../nbs/metrics/images.ipynb #6206b5c2
+# %% ../../nbs/metrics/images.ipynb #665004a6
 EXPECTED = dict(lpips="takes two batches of pictures (K,3,S,S) in [-1, 1] and returns their distances", kid="takes pictures (K,3,S,S) uint8 and returns features (K,D)")
 
 def load_network(
@@ -115,7 +116,7 @@ def load_network(
         try: return torch.jit.load(str(Path(path).expanduser()), map_location="cpu").eval()
         except (RuntimeError, ValueError) as error: raise ValueError(f"{what}={path}: {wanted}. ({str(error).splitlines()[0][:120]})") from None
 
-# %% ../../nbs/metrics/images.ipynb #24312645
+# %% ../../nbs/metrics/images.ipynb #245d366c
 class Kid:
     "Kernel inception distance between the views of many reconstructions and of their scans, as torchmetrics computes it."
     def __init__(self, network):
