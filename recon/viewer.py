@@ -199,7 +199,8 @@ class MeshPlots(MeshLooks):
 
     def camera(self, azimuth: float) -> list:
         "The view from `azimuth` that holds all meshes."
-        distance = .55*np.linalg.norm(self.bounds[1] - self.bounds[0])/np.tan(np.radians(self.fov/2))
+        across, tall, deep = self.bounds[1] - self.bounds[0]
+        distance = .58*max(tall, np.hypot(across, deep))/np.tan(np.radians(self.fov/2))
         return camera_at(azimuth, self.bounds.mean(0), distance)
 
     @cached_property
