@@ -49,18 +49,16 @@ class Scale:
     signed: bool = True
 
     @property
-    def _map(self): return colormaps["RdBu_r" if self.signed else "viridis"]
-
-    @property
     def low(self) -> float: return -self.reach if self.signed else 0.
 
     def colors(self, values) -> np.ndarray:  # (...,3) uint8
         "The colour of each value; beyond the ends that of the end."
         share = (np.asarray(values, float) - self.low)/(self.reach - self.low)
-        return np.asarray(self._map(np.clip(share, 0, 1), bytes=True))[..., :3]
+        share = np.clip(share, 0, 1)
+        return np.asarray(colormaps["RdBu_r"](.1 + .8*share, bytes=True) if self.signed else colormaps["viridis"](share, bytes=True))[..., :3]
 
     def _stops(self, n: int = 9) -> list:
-        return [(k/(n - 1), "rgb({},{},{})".format(*self._map(k/(n - 1), bytes=True)[:3])) for k in range(n)]
+        return [(k/(n - 1), "rgb({},{},{})".format(*self.colors(value))) for k, value in enumerate(np.linspace(self.low, self.reach, n))]
 
     @classmethod
     def around(cls, values, unit: str = "", signed: bool = True, share: float = .98):
@@ -80,7 +78,7 @@ def bar_html(scale: Scale, title: str = "") -> str:
 
 def bar_trace(scale: Scale, title: str = "") -> go.Scatter3d:
     "The same for a plotly figure."
-    bar = dict(title=dict(text=f"{title}, {scale.unit}".strip(", "), side="right"), len=.7, thickness=12, nticks=5, x=1, xanchor="right")
+    bar = dict(title=dict(text=f"{title}, {scale.unit}".strip(", "), side="right"), len=.7, thickness=12, nticks=5, x=1, xanchor="left")
     marker = dict(color=[scale.low, scale.reach], cmin=scale.low, cmax=scale.reach, colorscale=scale._stops(), colorbar=bar, size=.01, opacity=0)
     return go.Scatter3d(x=[None, None], y=[None, None], z=[None, None], mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
 
@@ -160,7 +158,7 @@ def looks_figure(
     wrong = [] if looks.reference is None else [at for at in range(len(thin)) if at != looks.own]
     meshes = [(v, f, c[:, :3]) for v, f, c in thin] + [(*thin[at][:2], thin[at][2][:, 3:]) for at in wrong]
     figure = compare_meshes(meshes, looks.titles + [f"{looks.titles[at]}: error".strip(": ") for at in wrong], height, max_faces)
-    return figure.add_trace(bar_trace(looks.scale, "error")) if wrong else figure
+    return figure.add_trace(bar_trace(looks.scale, "error")).update_layout(margin_r=90) if wrong else figure
 
 # %% ../nbs/viewer.ipynb #18a71306
 LINK = """
