@@ -1,7 +1,8 @@
 """The viewers in JupyterLab in a real browser: meshes turn together and look as chosen, slices follow their slider, and a saved notebook keeps a light copy.
 
-Without a GPU the browser draws in software: `pytest tests/test_viewer.py -k half_a_million -s` says how fast on this machine."""
+How fast half a million faces turn: `RECON_RATE=1 pytest tests/test_viewer.py -k half_a_million -s`, on a machine that does nothing else; without a GPU the browser draws in software."""
 import json
+import os
 
 import nbformat
 import numpy as np
@@ -158,12 +159,11 @@ def test_a_slice_follows_its_slider(page, lab, project):
     assert page.get_by_text("Traceback").count() == 0 and not ours(page.wrong)
 
 
+@pytest.mark.skipif(not os.environ.get("RECON_RATE"), reason="a measurement: RECON_RATE=1, on an idle machine")
 @pytest.mark.parametrize("count", [1, 2])
 def test_half_a_million_faces_turn(page, lab, project, count):
     show(page, lab, project, f"large{count}", LARGE.replace("COUNT", str(count)), ".recon-live .k3d-target canvas")
-    for _ in range(120):
-        if all(pixels(plot).std() > 15 for plot in page.query_selector_all(".recon-live .k3d-target")): break
-        page.wait_for_timeout(.5*SECONDS)
+    page.wait_for_timeout(20*SECONDS)
     got = page.evaluate(RATE, 15)
     rate = min(got["drawn"])/got["seconds"]
     print(f"\n{count} of 499,000 faces: {rate:.2f} turns a second, {got}; {page.evaluate(GPU)}")
