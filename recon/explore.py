@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['POINTS', 'SURFACES', 'NO_DATA', 'find_datasets', 'uv_pictures', 'captioned', 'view_sheet', 'facts_of', 'length_unit',
-           'point_traces', 'surface_traces', 'subject_row', 'dataset_rows', 'statistics_picture', 'Explorer', 'redraw',
-           'Panels']
+           'point_traces', 'surface_traces', 'subject_row', 'dataset_rows', 'statistics_picture', 'Explorer', 'Panels']
 
 # %% ../nbs/explore.ipynb #331ac36b
 import io, json, re
@@ -25,7 +24,7 @@ from .conventions import back_view
 from .data.codec import decode_image
 from .data.reader import ReconDataset
 from .geometry.query import MeshQuery
-from .show import as_picture, as_png, contact_sheet, mesh_trace, points_trace, scenes_figure, simplify
+from .show import as_picture, as_png, bundle, contact_sheet, mesh_trace, points_trace, scenes_figure, simplify
 
 # %% ../nbs/explore.ipynb #f8265be6
 def find_datasets(
@@ -275,14 +274,6 @@ def _short(file: Path) -> str:
     return file.stem if file.parent.name == "data" else f"{file.parent.name}/{file.stem}"
 
 # %% ../nbs/explore.ipynb #87d4d6b4
-def redraw(figure: go.FigureWidget, fresh: go.Figure):
-    "Let a figure show what another holds; what the browser has set up for it stays."
-    old = len(figure.data)
-    if old: fresh.update_scenes(camera=None)
-    figure.update_layout(fresh.layout)
-    figure.add_traces(fresh.data)
-    figure.data = figure.data[old:]
-
 class Panels(Explorer):
     "The explorer's panels."
     def _picture(self, level: str, draw, controls, width: int, name: str) -> widgets.Widget:
@@ -317,10 +308,10 @@ class Panels(Explorer):
         if not self.files: return
         points = widgets.Dropdown(options=list(POINTS), description="points by", **_wide(180))
         surface = widgets.Dropdown(options=list(SURFACES), description="surface", **_wide(190))
-        def fresh(): return scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
-        figure = go.FigureWidget(fresh() if self.people else None)    # whole from the start: traces added before the browser has made the widget can be lost
-        def draw(change=None): redraw(figure, fresh())
-        points.observe(draw, "value")
-        surface.observe(draw, "value")
-        self.draws.append(("subject", draw))
+        figure = widgets.Output()    # not a FigureWidget: one that the browser makes before its traces have come stays empty
+        def draw(change=None):
+            drawn = scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
+            figure.outputs = (dict(output_type="display_data", data=bundle(drawn), metadata={}),)
+        for control in (points, surface): control.observe(draw, "value")
+        self.follow("subject", draw)
         return widgets.VBox([self.bar(self.file, self.subject, points, surface), figure])

@@ -55,21 +55,23 @@ def test_points_and_surfaces_in_3d_follow_what_is_chosen(explorer):
     explorer.wait_for_selector(".js-plotly-plot .gl-container canvas", state="attached")
     plot = explorer.wait_for_selector(".js-plotly-plot", state="attached")
     plot.scroll_into_view_if_needed()
-    kinds = lambda: explorer.evaluate(f"{PLOT}.data.map(trace => trace.type)")
+    kinds = lambda: explorer.evaluate(f"({PLOT}?.data ?? []).map(trace => trace.type)")
     explorer.wait_for_function(f"{PLOT}.data.length == 2")
     assert kinds() == ["scatter3d", "mesh3d"] and explorer.evaluate(f"{PLOT}.data[1].intensity !== undefined"), "the scan by its distance to the body"
     for surface, found in {"scan": ["mesh3d"], "body": ["mesh3d"], "body in scan": ["mesh3d"]*2, "distance": ["mesh3d"]}.items():
-        looked = pixels(plot)
+        looked = pixels(explorer.wait_for_selector(".js-plotly-plot"))
         choose(explorer, "surface", surface)
         for _ in range(60):
             explorer.wait_for_timeout(.5*SECONDS)
-            if sorted(kinds()) == sorted(["scatter3d"] + found) and np.abs(pixels(plot) - looked).mean() > .1: break
+            if sorted(kinds()) != sorted(["scatter3d"] + found): continue
+            seen = pixels(explorer.wait_for_selector(".js-plotly-plot"))
+            if seen.shape == looked.shape and np.abs(seen - looked).mean() > .1: break
         else: pytest.fail(f"{surface} looks as what was there before: {kinds()}")
-    color = f"String({PLOT}.data.find(trace => trace.type == 'scatter3d').marker.color[0])"
+    color = f"String(({PLOT}?._fullData ?? []).find(trace => trace.type == 'scatter3d')?.marker.color[0])"
     for points in "colour", "normal":
         before = explorer.evaluate(color)
         choose(explorer, "points by", points)
-        explorer.wait_for_function(f"old => {color} != old", arg=before, timeout=60*SECONDS)
+        explorer.wait_for_function(f"old => ![old, 'undefined'].includes({color})", arg=before, timeout=60*SECONDS)
 
 
 def test_without_a_dataset_it_says_how_to_make_one(page, lab, project):
