@@ -91,7 +91,7 @@ class TrainOptions(ModelOptions, Config):
     wandb_id: str = ""                # its run, to go on with
 
 # %% ../../nbs/training/loop.ipynb #66cd0164
-COUNTS = "image_size num_samples batch_size gradient_accumulation_steps epochs save_every log_every valid_every num_valid_samples grid_size".split()
+COUNTS = "image_size num_samples batch_size gradient_accumulation_steps save_every log_every valid_every num_valid_samples grid_size".split()
 
 def check_counts(options: TrainOptions):
     "Refuse counts below one."
