@@ -42,6 +42,11 @@ class Evaluate(Config):
     published: bool = False                   # published numbers below one's own; only where they were measured in the same way (sith, align, unit m)
     save: str = "outputs/metrics.json"        # numbers go here, tables (.csv, .tex) and the picture beside them
 
+    @property
+    def renders(self) -> bool:
+        "Whether pictures are compared."
+        return bool(self.images or self.lpips or self.kid)
+
 # %% ../nbs/06_evaluate.ipynb #f9727d01
 METHODS = dict(model="model", body="bare body", inflated="inflated body", hull="hull of the mask")
 
@@ -71,9 +76,8 @@ def compared(cfg: Evaluate, desc: str):
 class Ruler:
     "Measures meshes against scans as a configuration wants it."
     def __init__(self, cfg: Evaluate):
-        self.cfg, self.kids, self.networks = cfg, {}, dict(lpips=None, kid=None)
-        self.images = bool(cfg.images or cfg.lpips or cfg.kid)
-        for what in self.networks if self.images else ():
+        self.cfg, self.kids, self.networks, self.seen = cfg, {}, dict(lpips=None, kid=None), (None, None)
+        for what in self.networks if cfg.renders else ():
             from recon.metrics.images import load_network
             if path := getattr(cfg, what): self.networks[what] = load_network(locate(path), what)
 
@@ -82,12 +86,14 @@ class Ruler:
         from recon.metrics import aligned, surface_metrics
         moved = aligned(mesh, scan, self.cfg.seed) if self.cfg.align else mesh
         numbers = surface_metrics(moved, scan, self.cfg.protocol, False, self.cfg.seed, body)
-        return numbers | self.views(method, moved, scan) if self.images else numbers
+        return numbers | self.views(method, moved, scan) if self.cfg.renders else numbers
 
     def views(self, method: str, mesh, scan) -> dict:
         "Numbers of renders; features for KID are kept until everybody is there."
         from recon.metrics.images import Kid, camera_on, view_numbers, views_of
-        seen, true = (views_of(shape, camera_on(scan), self.cfg.render_size) for shape in (mesh, scan))
+        render = lambda shape: views_of(shape, camera_on(scan), self.cfg.render_size)
+        if self.seen[0] is not scan: self.seen = scan, render(scan)   # once for all methods
+        seen, true = render(mesh), self.seen[1]
         if self.networks["kid"] and seen.color is not None and true.color is not None:
             self.kids.setdefault(method, Kid(self.networks["kid"])).add(seen, true)
         return view_numbers(seen, true, self.networks["lpips"])
@@ -96,8 +102,7 @@ class Ruler:
 def card_of(cfg: Evaluate, unit: str, inputs: str, n: int, **more) -> dict:
     "How the numbers came about; ValueError if published ones are wanted and may not stand beside them."
     from recon.metrics.tables import check_published, make_card
-    images = cfg.images or cfg.lpips or cfg.kid
-    seen = f"4 views, white, {cfg.render_size} pixels, aligned as the distances" if images else None
+    seen = f"4 views, white, {cfg.render_size} pixels, aligned as the distances" if cfg.renders else None
     card = make_card(cfg.protocol, cfg.align, cfg.seed, unit, inputs, n, **more, images=seen, lpips=cfg.lpips or None, kid=cfg.kid or None)
     if cfg.published: check_published(card)
     return card
@@ -117,7 +122,7 @@ def inputs_of(meshes: dict[str, Path], data) -> str:
     "What reconstructions of a dataset's people were made from."
     made = [json.loads(path.with_suffix(".json").read_text()) for path in meshes.values()]
     true = sum(one.get("true_normals", False) for one in made)
-    fitted = sum(json.loads(data.group(name).attrs.get("facts", "{}")).get("body", "").startswith("registered") for name in meshes)
+    fitted = sum(data.facts(name).get("body", "").startswith("registered") for name in meshes)
     def told(count, one, other): return other if not count else one if count == len(meshes) else f"{one} of {count}, {other} of {len(meshes) - count}"
     return f"{told(true, 'true', 'predicted')} normals, {told(fitted, 'fitted', 'true')} body, true back view"
 

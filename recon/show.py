@@ -194,12 +194,12 @@ def scene_figure(traces, height: int = 480, azimuth: float = 0.) -> go.Figure:
     return go.Figure(traces, dict(height=height, margin=dict(l=0, r=0, t=0, b=0), scene=_scene(traces, azimuth)))
 
 def scenes_figure(scenes, height: int = 520) -> go.Figure:
-    "Lists of traces, each in a scene of its own beside the others; room is left for colour bars, and a redrawn figure keeps how it was turned."
+    "Lists of traces, each in a scene of its own beside the others; room is left for colour bars."
     scenes = [list(traces) for traces in scenes]
-    layout, share = dict(height=height, margin=dict(l=0, r=0, t=0, b=0), uirevision="same"), 1/len(scenes)
+    layout, share = dict(height=height, margin=dict(l=0, r=0, t=0, b=0)), 1/len(scenes)
     for at, traces in enumerate(scenes):
         name = f"scene{at + 1 if at else ''}"
-        layout[name] = _scene([trace for traces in scenes for trace in traces]) | dict(domain=dict(x=[at*share, (at + .85)*share]), uirevision="same")
+        layout[name] = _scene([trace for traces in scenes for trace in traces]) | dict(domain=dict(x=[at*share, (at + .85)*share]))
         for trace in traces: trace.scene = name
     return go.Figure([trace for traces in scenes for trace in traces], layout)
 

@@ -137,6 +137,10 @@ class ReconDataset(Dataset):
         "The subject's group in the file."
         return self.opened(subject).group
 
+    def facts(self, subject: str) -> dict:
+        "What was measured when the subject was built."
+        return json.loads(self.group(subject).attrs.get("facts", "{}"))
+
     def views(self, subject: str) -> int:
         "Number of views of a subject."
         return len(self.opened(subject)["cam_azh"])

@@ -17,8 +17,9 @@ from ..geometry.query import MeshQuery
 from ..geometry.render import rotation
 
 # %% ../../nbs/metrics/parts.ipynb #cb67df0a
-def as_query(mesh: trimesh.Trimesh, join: bool = True) -> MeshQuery: # `join`: vertices at one place become one, in another order
-    "The mesh, ready to be asked."
+def as_query(mesh: trimesh.Trimesh | MeshQuery, join: bool = True) -> MeshQuery: # `join`: vertices at one place become one, in another order
+    "The mesh, ready to be asked; what is ready already, as it is."
+    if isinstance(mesh, MeshQuery): return mesh
     vertices, faces = torch.tensor(np.array(mesh.vertices)).float(), torch.tensor(np.array(mesh.faces)).long()
     if not join: return MeshQuery(vertices, faces)
     joined, same = weld(vertices)
@@ -62,7 +63,7 @@ def region_of(
     return gather(region_weights(), faces, face, bary).argmax(1)
 
 # %% ../../nbs/metrics/parts.ipynb #1c8c84aa
-def open_edges(mesh: trimesh.Trimesh) -> int:
+def open_edges(mesh: trimesh.Trimesh | MeshQuery) -> int:
     "Number of edges at which a surface is not closed."
     faces = as_query(mesh).faces.numpy()
     a, b = faces.ravel(), faces[:, [1, 2, 0]].ravel()
@@ -70,17 +71,18 @@ def open_edges(mesh: trimesh.Trimesh) -> int:
     return int((np.bincount(edge.ravel(), np.sign(b - a), len(key)) != 0).sum())
 
 def volume_iou(
-    prediction: trimesh.Trimesh,
-    scan: trimesh.Trimesh,
+    prediction: trimesh.Trimesh | MeshQuery,
+    scan: trimesh.Trimesh | MeshQuery,
     samples: int = 100_000,  # points, uniform in the box around both
     seed: int = 0,
 ) -> float:                  # in [0,1]; ValueError if one of them is not closed
     "Share of the volume inside either mesh that is inside both, by winding numbers at common points."
-    meshes = dict(prediction=prediction, scan=scan)
+    meshes = dict(prediction=as_query(prediction), scan=as_query(scan))
     for name, mesh in meshes.items():
         if found := open_edges(mesh): raise ValueError(f"the {name} is open at {found} edges and has no volume; expected a closed mesh")
-    low, high = np.minimum(*(mesh.bounds[0] for mesh in meshes.values())), np.maximum(*(mesh.bounds[1] for mesh in meshes.values()))
+    corners = torch.cat([mesh.vertices for mesh in meshes.values()]).double().numpy()
+    low, high = corners.min(0), corners.max(0)
     points = torch.as_tensor(low + (high - low)*np.random.default_rng(seed).random((samples, 3))).float()
     points = points[morton_order(points)]   # neighbours ask the same triangles
-    a, b = (as_query(mesh).signed_distance(points) < 0 for mesh in meshes.values())
+    a, b = (mesh.signed_distance(points) < 0 for mesh in meshes.values())
     return float((a & b).sum() / (a | b).sum().clamp(min=1))

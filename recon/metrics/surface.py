@@ -98,8 +98,8 @@ def _exact(prediction, scan, seed: int, body=None, samples: int = 100_000) -> di
     p, s = as_query(prediction), as_query(scan)
     to_scan, to_pred = samples_of(p, s, samples, seed), samples_of(s, p, samples, seed + 1)
     whole = _numbers(to_scan.distance.numpy(), to_pred.distance.numpy(), (to_scan.cosine.mean() + to_pred.cosine.mean())/2)
-    closed = not (open_edges(prediction) or open_edges(scan))
-    volume = volume_iou(prediction, scan, samples, seed) if closed else None
+    closed = not (open_edges(p) or open_edges(s))
+    volume = volume_iou(p, s, samples, seed) if closed else None
     return whole | dict(iou=box_iou(prediction, scan), volume_iou=volume) | _parts(to_scan, to_pred, p, s, body)
 
 # %% ../../nbs/metrics/surface.ipynb #891a4645
