@@ -36,8 +36,8 @@ def ask_scan(
     "Signed distance, and colour and normal of the nearest surface point."
     query = query or MeshQuery(subject.vertices, subject.faces)
     order = morton_order(points)
-    distance, face, bary = (torch.empty_like(a).index_copy_(0, order, a) for a in query.closest(points[order], signed=True))
+    distance, face, bary = query.closest(points.index_select(0, order), signed=True)
     colors = subject.colors
     rgb = colors(face, bary) if callable(colors) else gather(colors, subject.faces, face, bary)
     nrm = normalize(gather(subject.normals, subject.faces, face, bary), dim=1)
-    return dict(d=distance[:, None], rgb=rgb, nrm=nrm)
+    return {name: torch.empty_like(a).index_copy_(0, order, a) for name, a in dict(d=distance[:, None], rgb=rgb, nrm=nrm).items()}

@@ -68,11 +68,10 @@ def sample_surface(
 # %% ../../nbs/geometry/mesh.ipynb #8fa524c5
 def morton_order(
     points: Tensor,  # (N,3)
-    bits: int = 10,  # resolution of the curve along each axis
-) -> Tensor:         # (N,) indices that sort the points along a Morton (Z-order) curve
+) -> Tensor:         # (N,) indices that sort the points along a Morton (Z-order) curve of 1024 cells along each axis
     "Order that keeps spatial neighbours together."
     lo, hi = points.amin(0), points.amax(0)
-    cell = ((points - lo) / (hi - lo).clamp(min=1e-9) * (2**bits - 1)).long()
-    for shift, keep in (32, 0x1f00000000ffff), (16, 0x1f0000ff0000ff), (8, 0x100f00f00f00f00f), (4, 0x10c30c30c30c30c3), (2, 0x1249249249249249):
+    cell = ((points - lo) / (hi - lo).clamp(min=1e-9) * 1023).int()
+    for shift, keep in (16, 0x30000ff), (8, 0x300f00f), (4, 0x30c30c3), (2, 0x9249249):
         cell = (cell | cell << shift) & keep   # two empty bits after each
     return (cell[:, 0] | cell[:, 1] << 1 | cell[:, 2] << 2).argsort()

@@ -13,7 +13,7 @@ from math import inf
 import torch
 import warp as wp
 from torch import Tensor
-from .nearest import add_signs, available, make_discs, nearest_points, surface_sides
+from .nearest import add_signs, available, make_tree, nearest_points, surface_sides
 
 # %% ../../nbs/geometry/query.ipynb #a73f51de
 wp.config.log_level = wp.LOG_WARNING
@@ -113,7 +113,7 @@ class MeshQuery:
         "The nearest point of the mesh."
         if self._worthwhile(points):
             points = points.detach().to(self.vertices).contiguous()
-            if not signed or self._sides(): answers = nearest_points(self._mesh, self._discs(), points, float(max_distance))
+            if not signed or self._sides(): answers = nearest_points(self._mesh, self._tree(), points, float(max_distance))
             if not signed: return answers
             if self._sides():
                 add_signs(self._mesh, self._sides(), points, answers, float(accuracy))
@@ -125,15 +125,15 @@ class MeshQuery:
         "Whether so many points repay what `recon.geometry.nearest` prepares; on a CPU alone."
         return self.vertices.device.type == "cpu" and 2*len(points) >= len(self.faces) < 2**24 and available()
 
-    def _discs(self):
-        if self._prepared[0] is None: self._prepared[0] = make_discs(self._mesh)
+    def _tree(self):
+        if self._prepared[0] is None: self._prepared[0] = make_tree(self._mesh)
         return self._prepared[0]
 
     def _sides(self):
         "What the quick signs need; None for a mesh that is not closed."
         if self._prepared[1] is None:
             inside = lambda points: self._launch(_signed, points, 1e6, 2.)[0] < 0
-            self._prepared[1] = surface_sides(self._mesh, self.vertices, self.faces, inside) or ()
+            self._prepared[1] = surface_sides(self._mesh, self._tree(), self.vertices, self.faces, inside) or ()
         return self._prepared[1] or None
 
     def signed_distance(self, points: Tensor) -> Tensor:
