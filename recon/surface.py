@@ -79,6 +79,10 @@ def _check_discarded(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, s
     if wrong: warnings.warn(f"surface lost in {wrong} of {len(some)} discarded cells of 1/{(lattice.side - 1)//step} of the grid: "
                             "the field is no distance there. Raise `factor`, or `start`.", stacklevel=4)
 
+def _may_cross(distances: np.ndarray, size: float) -> np.ndarray:
+    "Whether the surface can pass a cell of side `size`, by the distances (N,8) at its corners: some corner is near enough to its point, and all are on average."
+    return (distances.min(1) <= sqrt(3)/2*size) & (distances.mean(1) <= (3 + 3*sqrt(2) + sqrt(3))/8*size)
+
 def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     "Cells (N,3) of the finest grid with a sign change, and their corner values (N,8)."
     count = (lattice.side - 1)//step
@@ -87,7 +91,7 @@ def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) 
         values = lattice.corners(cells, step)
         crossing = (values > 0).any(1) & (values <= 0).any(1)
         if step == 1: return cells[crossing], values[crossing]
-        keep = crossing | (np.abs(values).min(1) <= factor * sqrt(3)/2 * step*lattice.spacing)
+        keep = crossing | _may_cross(np.abs(values), factor*step*lattice.spacing)
         _check_discarded(lattice, cells[~keep], values[~keep], step)
         cells, step = _halve(cells[keep], step, resolution), step//2
         cells = cells[np.argsort(lattice.key(cells))]

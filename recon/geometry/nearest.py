@@ -150,11 +150,12 @@ _EIGHT = """
     const places p(zero + point[0], zero + point[1], zero + point[2]);
     float best = limit*limit, u = 0.f, v = 0.f;
     int depth = 1, found = -1, n = triangles.shape[1];
+    auto reach = [](float best) { return 1.0001f*best + 1e-10f; };   // rounding rules out no face that would answer
     stack[0] = {0.f, 0, 0};
     if (leaf >= 0) stack[depth++] = {0.f, leaf, 8};
     while (depth) {
         auto next = stack[--depth];
-        if (next.bound >= best) continue;
+        if (next.bound > reach(best)) continue;
         for (int at = next.start; at < next.start + next.count; at += 8) {
             const float* from = &triangles.data[at];
             places ab = rows(from + 3*n, n), ac = rows(from + 6*n, n), bc = ac - ab, ap = p - rows(from, n), bp = ap - ab;
@@ -165,11 +166,12 @@ _EIGHT = """
             floats in = ((y >= zero) & (z >= zero) & (y + z <= one)) ? length_sq(ap - ab*y - ac*z) : zero + 1e30f;
             floats to_ab = length_sq(ap - ab*on_ab), to_ac = length_sq(ap - ac*on_ac), d = least(least(in, length_sq(bp - bc*on_bc)), least(to_ab, to_ac));
             float nearest = __builtin_reduce_min(d);
-            if (!(nearest < best)) continue;   // nor where a point is not finite
+            if (!(nearest <= best)) continue;   // nor where a point is not finite
             y = d == in ? y : d == to_ab ? on_ab : d == to_ac ? zero : one - on_bc;
             z = d == in ? z : d == to_ab ? zero : d == to_ac ? on_ac : on_bc;
             int k = 0;
             while (d[k] != nearest) k++;
+            if (nearest == best && at + k >= found) continue;   // of equals the first in the tree, whatever was asked before
             best = nearest; found = at + k; leaf = next.start;
             u = 1.f - y[k] - z[k]; v = y[k];
         }
@@ -181,7 +183,7 @@ _EIGHT = """
         floats across = most(rim - row(from + 12*8), zero), along = most(most(s, -s) - row(from + 13*8), zero);
         floats bound = most(length_sq(out), across*across + along*along);
         int sorted = depth;
-        for (unsigned nearer = bits(bound < best); nearer; nearer &= nearer - 1) {
+        for (unsigned nearer = bits(bound <= reach(best)); nearer; nearer &= nearer - 1) {
             int k = __builtin_ctz(nearer), at = depth++;
             for (; at > sorted && stack[at - 1].bound < bound[k]; at--) stack[at] = stack[at - 1];   // the nearest is next
             stack[at] = {bound[k], int(from[14*8 + k]), int(from[15*8 + k])};

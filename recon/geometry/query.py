@@ -122,7 +122,8 @@ class MeshQuery:
         return self._launch(_closest, points, float(max_distance))
 
     def _worthwhile(self, points: Tensor) -> bool:
-        "Whether so many points repay what `recon.geometry.nearest` prepares; on a CPU alone."
+        "Whether so many points repay what `recon.geometry.nearest` prepares, or it is there already; on a CPU alone."
+        if self._prepared[0]: return True
         return self.vertices.device.type == "cpu" and 2*len(points) >= len(self.faces) < 2**24 and available()
 
     def _tree(self):
