@@ -30,10 +30,9 @@ from .geometry.query import MeshQuery
 # %% ../nbs/surface.ipynb #efeeb403
 CORNERS = np.array(np.unravel_index(range(8), (2, 2, 2))).T  # (8,3) corners of a cell
 
-def _halve(cells: np.ndarray, step: int, resolution: int) -> np.ndarray:
-    "The eight parts of each cell (N,3), at half the `step`; cells beyond the bounds left out."
-    parts = (cells[:, None] + CORNERS * step//2).reshape(-1, 3)
-    return parts[(parts < resolution).all(1)]
+def _eighths(cells: np.ndarray, step: int) -> np.ndarray:
+    "The eight parts (N,8,3) of cells (N,3) of size `step`; the k-th has the cell's k-th corner and its middle as opposite corners."
+    return cells[:, None] + CORNERS * step//2
 
 # %% ../nbs/surface.ipynb #7ea3d4fc
 class _Lattice:
@@ -69,6 +68,14 @@ class _Lattice:
         self.keys, self.values = keys, values
         return values[np.searchsorted(keys, wanted)].T
 
+    def middles(self, places: np.ndarray) -> np.ndarray:
+        "Values (N,) in the middle of cells: corners of the next, finer ones, and kept for them."
+        values = self.ask(places)
+        keys = np.append(self.keys, self.key(places))
+        order = np.argsort(keys, kind="stable")
+        self.keys, self.values = keys[order], np.append(self.values, values)[order]
+        return values
+
 # %% ../nbs/surface.ipynb #6a07881c
 def _check_discarded(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, step: int, tries: int = 256):
     "Warn when the surface passes through cells that were ruled out."
@@ -79,9 +86,38 @@ def _check_discarded(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, s
     if wrong: warnings.warn(f"surface lost in {wrong} of {len(some)} discarded cells of 1/{(lattice.side - 1)//step} of the grid: "
                             "the field is no distance there. Raise `factor`, or `start`.", stacklevel=4)
 
-def _may_cross(distances: np.ndarray, size: float) -> np.ndarray:
-    "Whether the surface can pass a cell of side `size`, by the distances (N,8) at its corners: some corner is near enough to its point, and all are on average."
+def _near(values: np.ndarray, size: float) -> np.ndarray:
+    "Whether the surface can pass cells of side `size`, by the values (N,8) at their corners: one is near enough to its point, and all are on average."
+    distances = np.abs(values)
     return (distances.min(1) <= sqrt(3)/2*size) & (distances.mean(1) <= (3 + 3*sqrt(2) + sqrt(3))/8*size)
+
+def _near_ends(ends: np.ndarray, size: float) -> np.ndarray:
+    "The same by the values (...,2) at two opposite corners."
+    distances = np.abs(ends)
+    return (distances.max(-1) <= sqrt(3)*size) & (distances.mean(-1) <= (1 + sqrt(2))/2*size) | ((ends[..., 0] > 0) != (ends[..., 1] > 0))
+
+def _beyond(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, resolution: int) -> np.ndarray:
+    "Keys (M,) of the cells on the other side of each face that the surface crosses, of cells (N,3) with corner values (N,8)."
+    solid, keys, found = (values <= 0).T.copy(), lattice.key(cells), []
+    for axis in range(3):
+        for side, last in (0, 0), (1, resolution - 1):
+            corners = solid[CORNERS[:, axis] == side].sum(0)
+            leaves = (corners > 0) & (corners < 4) & (cells[:, axis] != last)
+            found.append(keys[leaves] + (2*side - 1)*lattice.side**(2 - axis))
+    return np.unique(np.concatenate(found))
+
+def _followed(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    "Of finest cells (N,3), sorted, those with a sign change, and cells that were ruled out but into which the surface goes on from there."
+    found, seen = [], lattice.key(cells)
+    while len(cells):
+        crossing = (values > 0).any(1) & (values <= 0).any(1)
+        found.append((cells[crossing], values[crossing]))
+        beyond = _beyond(lattice, *found[-1], resolution)
+        fresh = beyond[seen[np.searchsorted(seen, beyond).clip(max=len(seen) - 1)] != beyond]
+        seen = np.sort(np.append(seen, fresh), kind="stable")
+        cells = np.stack(np.unravel_index(fresh, (lattice.side,)*3), 1)
+        values = lattice.corners(cells, 1)
+    return tuple(map(np.concatenate, zip(*found)))
 
 def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
     "Cells (N,3) of the finest grid with a sign change, and their corner values (N,8)."
@@ -90,10 +126,16 @@ def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) 
     while True:
         values = lattice.corners(cells, step)
         crossing = (values > 0).any(1) & (values <= 0).any(1)
-        if step == 1: return cells[crossing], values[crossing]
-        keep = crossing | _may_cross(np.abs(values), factor*step*lattice.spacing)
+        if step == 1: return _followed(lattice, cells, values, resolution)
+        keep = crossing | _near(values, factor*step*lattice.spacing)
         _check_discarded(lattice, cells[~keep], values[~keep], step)
-        cells, step = _halve(cells[keep], step, resolution), step//2
+        cells, values = cells[keep], values[keep]
+        parts, step = _eighths(cells, step), step//2
+        ends = np.stack([values, np.broadcast_to(lattice.middles(cells + step)[:, None], values.shape)], -1)
+        keep = crossing[keep, None] | _near_ends(ends, factor*step*lattice.spacing)
+        within = (parts < resolution).all(-1)
+        _check_discarded(lattice, parts[within & ~keep], ends[within & ~keep], step)
+        cells = parts[within & keep]
         cells = cells[np.argsort(lattice.key(cells))]
 
 # %% ../nbs/surface.ipynb #f4e2b776
@@ -136,16 +178,17 @@ def extract_surface(
 
 # %% ../nbs/surface.ipynb #8fc03a1a
 def _middles(vertices, faces, low: float, high: float) -> np.ndarray:
-    "Middles (N,3) of the triangles between two planes of constant x, without those that have shrunk to lines."
+    "Middles (N,3) of the triangles between two planes of constant x, not in them, and whether they are more than lines (N,1)."
     corners = np.asarray(vertices, float)[np.asarray(faces)]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     x = corners[..., 0]
-    return corners[(x.min(1) >= low - 1e-6) & (x.max(1) <= high + 1e-6) & (area > 1e-9)].mean(1)
+    return np.column_stack([corners.mean(1), area > 1e-9])[(x.min(1) >= low - 1e-6) & (x.max(1) <= high + 1e-6) & (x.mean(1) > low + 1e-6) & (x.mean(1) < high - 1e-6)]
 
 def _without_twin(a: np.ndarray, b: np.ndarray, near: float = 2e-5) -> int:
-    "How many points of either set have no partner in the other."
+    "How many triangles of either set, both as `_middles` gives them, have no partner in the other."
     if not len(a) or not len(b): return len(a) + len(b)
-    return int((cKDTree(a).query(b)[0] > near).sum() + (cKDTree(b).query(a)[0] > near).sum())
+    alone = lambda some, others: int((cKDTree(others[:, :3]).query(some[some[:, 3] > 0, :3])[0] > near).sum())
+    return alone(a, b) + alone(b, a)
 
 def _dense_slab(lattice: _Lattice, at: int, layers: int) -> tuple[np.ndarray, np.ndarray]:
     "Vertices, in steps of the grid, and faces of the dense grid between two of its planes."
@@ -185,7 +228,7 @@ def compare_with_dense(
     here, there = map(np.concatenate, middles)
     dense *= (resolution + 1)/(slabs*(layers + 1))
     return dict(evaluated=sum(asked)/(resolution + 1)**3, seconds=sparse, dense_seconds=dense, ratio=dense/sparse,
-                compared=len(there), different=_without_twin(here, there))
+                compared=int(there[:, 3].sum()), different=_without_twin(here, there))
 
 # %% ../nbs/surface.ipynb #33b1459e
 def component_of(vertices: Tensor, faces: Tensor) -> Tensor: # (F,) int64
