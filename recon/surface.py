@@ -108,7 +108,7 @@ def _beyond(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, resolution
 
 def _followed(lattice: _Lattice, cells: np.ndarray, values: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     "Of finest cells (N,3), sorted, those with a sign change, and cells that were ruled out but into which the surface goes on from there."
-    found, seen = [], lattice.key(cells)
+    found, seen = [(cells[:0], values[:0])], lattice.key(cells)
     while len(cells):
         crossing = (values > 0).any(1) & (values <= 0).any(1)
         found.append((cells[crossing], values[crossing]))
@@ -134,7 +134,7 @@ def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) 
         ends = np.stack([values, np.broadcast_to(lattice.middles(cells + step)[:, None], values.shape)], -1)
         keep = crossing[keep, None] | _near_ends(ends, factor*step*lattice.spacing)
         within = (parts < resolution).all(-1)
-        _check_discarded(lattice, parts[within & ~keep], ends[within & ~keep], step)
+        if step > 1: _check_discarded(lattice, parts[within & ~keep], ends[within & ~keep], step)   # within a finest cell the dense grid sees no more
         cells = parts[within & keep]
         cells = cells[np.argsort(lattice.key(cells))]
 
