@@ -125,8 +125,8 @@ def _active_cells(lattice: _Lattice, resolution: int, step: int, factor: float) 
     cells = step * np.stack(np.unravel_index(range(count**3), (count,)*3), 1)
     while True:
         values = lattice.corners(cells, step)
-        crossing = (values > 0).any(1) & (values <= 0).any(1)
         if step == 1: return _followed(lattice, cells, values, resolution)
+        crossing = (values > 0).any(1) & (values <= 0).any(1)
         keep = crossing | _near(values, factor*step*lattice.spacing)
         _check_discarded(lattice, cells[~keep], values[~keep], step)
         cells, values = cells[keep], values[keep]

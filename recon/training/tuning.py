@@ -54,7 +54,7 @@ def need_compiler():
     from torch._inductor.cpp_builder import get_cpp_compiler   # seconds to import
     try: get_cpp_compiler()
     except RuntimeError as e:
-        raise ValueError("compile=True needs a C++ compiler and found none (looked for CXX, g++, clang++); install one, such as `apt install g++`, or leave compile=False") from e
+        raise ValueError("compile=True needs a C++ compiler and found none (looked for CXX, else g++); install one, such as `apt install g++`, or leave compile=False") from e
 
 def tuned(
     model: Reconstructor,
@@ -67,7 +67,7 @@ def tuned(
     if options.channels_last: model.nrm_encoder.to(memory_format=torch.channels_last)
     if options.gradient_checkpointing: keep_less(model)
     if options.compile:
-        need_compiler()
+        if next(model.parameters()).device.type == "cpu": need_compiler()   # a GPU's code is Triton's
         for network in model.children():
             if isinstance(network, NETWORKS): network.compile()
     return model
