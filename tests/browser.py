@@ -25,8 +25,16 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 SECONDS = 1000     # playwright counts milliseconds
 CONTEXT = "const has = jupyterapp.shell.currentWidget.sessionContext; await has.ready;"
-READY = f"(async () => {{ {CONTEXT} await has.session.kernel.info }})()"
-RESTARTED = f"(async () => {{ {CONTEXT} await has.session.kernel.restart(); await has.session.kernel.info }})()"
+SETTLED = "await has.session.kernel.info; for (let k = 0; k < 3; k++) await has.session.kernel.requestCommInfo({});"   # the widget manager asks first
+READY = f"(async () => {{ {CONTEXT} {SETTLED} }})()"
+RESTARTED = f"(async () => {{ {CONTEXT} await has.session.kernel.restart(); {SETTLED} }})()"
+IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']"
+RUN = """(async () => {
+    const {commands} = window.jupyterapp;
+    window.ended = false;
+    await commands.execute('notebook:clear-all-cell-outputs');    // those of a kernel that is gone
+    void commands.execute('notebook:run-all-cells').then(() => window.ended = true);
+})()"""
 KERNEL_STATE = "() => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session?.kernel; return kernel ? `${kernel.status}, ${kernel.connectionStatus}` : 'none' }"
 
 
@@ -113,14 +121,19 @@ def open_notebook(page, lab, name):
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell")
 
 
-def run_until(page, selector):
-    "Run all cells until an output shows. A kernel that loses its first command or stalls while it starts gets two more goes, started anew."
+def run_until(page, selector, ended=True):
+    "Run all cells until an output shows and, if `ended`, all have run. A kernel that loses its first command or stalls while it starts gets two more goes, started anew."
+    page.wait_for_function("window.jupyterapp !== undefined")
+    page.wait_for_selector(IDLE)
     for attempt in range(3):
         page.wait_for_timeout(2*SECONDS)
         if page.locator(".jp-Dialog").count(): page.locator(".jp-Dialog button.jp-mod-accept").click()    # which kernel: the one proposed
         page.evaluate(f"Promise.race([{RESTARTED if attempt else READY}, new Promise(done => setTimeout(done, {60*SECONDS}))])")
-        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        try: return page.wait_for_selector(selector, timeout=120*SECONDS)
+        page.evaluate(RUN)
+        try:
+            shown = page.wait_for_selector(selector, timeout=120*SECONDS)
+            if ended: page.wait_for_function("window.ended", timeout=120*SECONDS)
+            return shown
         except TimeoutError: pass
     cells = [cell.inner_text()[-200:] for cell in page.query_selector_all(".jp-CodeCell")]
     state = page.evaluate(f"({KERNEL_STATE})()")

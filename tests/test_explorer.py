@@ -14,8 +14,6 @@ PICTURE = "document.querySelector('.jp-OutputArea img.explore-pictures')"
 def explorer(page, lab):
     "The page after all its cells have run."
     open_notebook(page, lab, "nbs/explore_data.ipynb")
-    page.wait_for_function("window.jupyterapp !== undefined")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']")
     run_until(page, ".jp-OutputArea img.explore-pictures")
     yield page
     assert page.get_by_text("Traceback").count() == 0
@@ -79,7 +77,6 @@ def test_without_a_dataset_it_says_how_to_make_one(page, lab, project):
     shutil.copy(ROOT/"nbs"/"explore_data.ipynb", project/"empty"/"nbs")
     (project/"empty"/"settings.ini").write_text("[DEFAULT]\nlib_name = toy\n")
     open_notebook(page, lab, "empty/nbs/explore_data.ipynb")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']")
     said = run_until(page, ".jp-OutputArea .widget-html")
     assert "No dataset yet" in said.inner_text() and "make demo" in said.inner_text()
     assert page.locator(".jp-OutputArea .widget-dropdown, .jp-OutputArea img.widget-image, .js-plotly-plot").count() == 0, "controls of nothing"

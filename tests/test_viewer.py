@@ -55,8 +55,6 @@ GPU = "(() => { const gl = document.createElement('canvas').getContext('webgl');
 def show(page, lab, project, name: str, code: str, selector: str):
     nbformat.write(new_notebook(cells=[new_code_cell(code.strip())], metadata=KERNEL), project/"nbs"/f"{name}.ipynb")
     open_notebook(page, lab, f"nbs/{name}.ipynb")
-    page.wait_for_function("window.jupyterapp !== undefined")
-    page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']")
     run_until(page, selector)
 
 

@@ -214,8 +214,7 @@ curves.close()
 def test_curves_grow_in_place_in_a_browser(page, lab, project):
     nbformat.write(new_notebook(cells=[new_code_cell(LIVE)], metadata=KERNEL), project/"live.ipynb")
     open_notebook(page, lab, "live.ipynb")
-    page.wait_for_function("window.jupyterapp !== undefined")
-    run_until(page, ".jp-OutputArea img")
+    run_until(page, ".jp-OutputArea img", ended=False)
     source = "document.querySelector('.jp-OutputArea img').src"
     seen = {page.evaluate(source)}
     for _ in range(2):
