@@ -8,10 +8,12 @@ import threading
 import time
 
 import h5py
+import numpy as np
 import psutil
 import pytest
 import trimesh
 from conftest import BIN, ROOT
+from PIL import Image
 
 BUILD = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=64, nviews=4, nsamples=4000)
 TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1, log_every=1, valid_every=3, grid_size=48,
@@ -63,6 +65,7 @@ def test_demo_ends_with_numbers_and_meshes(project):
     assert found["n"] == 1 and set(found["body"]) == set(found["model"]) >= {"p2s", "s2p", "nc", "fscore", "iou_front", "iou_side"}
     assert 0 < found["model"]["p2s"] < .2 and 0 < found["normal_error_deg"] < 120
     assert len(list((project/"outputs"/"demo"/"05_reconstruct").glob("*.glb"))) == 1
+    assert np.asarray(Image.open(next((project/"outputs"/"demo"/"05_reconstruct").glob("*.jpg")))).std() > 20, "the sheet shows the person"
     for name in ("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate"):
         assert (project/"outputs"/"demo"/f"{name}.ipynb").exists()
     assert "step 3 − step 2" in str(json.loads((project/"outputs"/"demo"/"02_train_full_pred.ipynb").read_text()))
