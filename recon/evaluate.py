@@ -81,11 +81,11 @@ class Ruler:
             from recon.metrics.images import load_network
             if path := getattr(cfg, what): self.networks[what] = load_network(locate(path), what)
 
-    def __call__(self, method: str, mesh, scan, body=None) -> dict:
-        "Numbers of one pair; `body` are the vertices (B,3) of the free body in the scan."
+    def __call__(self, method: str, mesh, scan, regions=None) -> dict:
+        "Numbers of one pair; `regions` of the body in the scan."
         from recon.metrics import aligned, surface_metrics
         moved = aligned(mesh, scan, self.cfg.seed) if self.cfg.align else mesh
-        numbers = surface_metrics(moved, scan, self.cfg.protocol, False, self.cfg.seed, body)
+        numbers = surface_metrics(moved, scan, self.cfg.protocol, False, self.cfg.seed, regions)
         return numbers | self.views(method, moved, scan) if self.cfg.renders else numbers
 
     def views(self, method: str, mesh, scan) -> dict:
@@ -132,15 +132,14 @@ def shapes(item: dict, mesh, body, clothes: float | None) -> dict:
     found = dict(model=mesh, body=body, hull=mask_hull(item["front_mask"], tuple(body.bounds[:, 2])))
     return found if clothes is None else found | dict(inflated=inflated(body, clothes))
 
-def measure_person(ruler: Ruler, item: dict, pred, mesh, scan, body, clothes: float | None) -> dict:
+def measure_person(ruler: Ruler, item: dict, pred, mesh, scan, body, clothes: float | None, shares=None) -> dict:
     "Numbers of each method, and the error of the predicted front normals."
-    from recon.body.anny import BODY_VERTICES
-    from recon.metrics import silhouette_iou
+    from recon.metrics import Regions, silhouette_iou
     from recon.training.validate import normal_degrees
-    free, row = body.vertices if len(body.vertices) == BODY_VERTICES else None, {}
+    regions, row = None if shares is None else Regions(body.vertices, body.faces, shares), {}
     for method, shape in shapes(item, mesh, body, clothes).items():
         outlines = dict(iou_front=silhouette_iou(shape, scan, 0), iou_side=silhouette_iou(shape, scan, 90))
-        row[method] = ruler(method, shape, scan, free) | outlines
+        row[method] = ruler(method, shape, scan, regions) | outlines
     return row | dict(normal_error_deg=normal_degrees(pred, item["front_nrm_img"], item["front_mask"]))
 
 # %% ../nbs/06_evaluate.ipynb #a6838c3b
@@ -163,7 +162,7 @@ def main(cfg: Evaluate) -> dict:
     try: clothes = clothing_distance(ReconDataset.as_trained(trained, split="train"))
     except (OSError, ValueError) as e: print(f"no inflated body, as the training people are not there: {e}")
     for name, label, item, pred, mesh, scan, body in compared(cfg, "evaluate"):
-        rows[name] = measure_person(ruler, item, pred, mesh, scan, body, clothes) | dict(label=label)
+        rows[name] = measure_person(ruler, item, pred, mesh, scan, body, clothes, data.body_regions) | dict(label=label)
     card |= dict(inflated=clothes and f"by {clothes:.4f}, the mean of the training people", model=str(checkpoint.folder), results=cfg.results)
     people = list(rows.values())
     numbers = dict(n=len(rows)) | {method: means([row[method] for row in people]) for method in METHODS if method in people[0]}

@@ -98,7 +98,7 @@ class ReconDataset(Dataset):
         self.path, self.image_size, self.num_samples = locate(path), image_size, num_samples
         self.white_bg, self.aug_jitter, self.seed, self.lighting, self.epoch = white_bg, aug_jitter, seed, lighting, 0
         with open_dataset(path) as file:
-            self.body_faces, self.canonical = _shared_body(file)
+            self.body_faces, self.canonical, self.body_regions = _shared_body(file)
             parts = json.loads(file.attrs["split"]) if "split" in file.attrs else {}
             if split and parts and split not in parts: raise ValueError(f"{path}: no split {split!r}; it has {', '.join(parts)}")
             self.subjects = parts[split] if split and parts else sorted(file)
@@ -222,10 +222,10 @@ def _only(batch: dict) -> dict:
     "The item of a batch of one."
     return {name: value[0] for name, value in batch.items()}
 
-def _shared_body(file: h5py.File) -> tuple[Tensor, Tensor]:
-    "Faces (F,3) and rest vertices (B,3) of the body; None for files of the old layout, which do not hold them."
-    if "body_faces" not in file.attrs: return None, None
-    return torch.from_numpy(file.attrs["body_faces"]).long(), torch.from_numpy(file.attrs["body_canonical"])
+def _shared_body(file: h5py.File) -> tuple[Tensor, Tensor, Tensor]:
+    "Faces (F,3) and rest vertices (B,3) of the body, and the shares (B,6) of its regions; None where the file does not hold them, as those of the old layout."
+    faces, canonical, regions = (torch.from_numpy(file.attrs[name]) if name in file.attrs else None for name in ("body_faces", "body_canonical", "body_regions"))
+    return None if faces is None else faces.long(), canonical, regions
 
 # %% ../../nbs/data/reader.ipynb #21acb704
 class _Compact(Dataset):

@@ -142,6 +142,7 @@ def write_index(
     path = Path(path)
     with written(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         for part in files: file[Path(part).stem] = h5py.ExternalLink(Path(part).relative_to(path.parent).as_posix(), f"/{Path(part).stem}")
+        if body.regions is not None: file.attrs["body_regions"] = body.regions.numpy()
         file.attrs.update(body_name=body.name, body_faces=body.faces.int().numpy(), body_canonical=body.canonical.numpy(), split=json.dumps(split), refused=json.dumps(refused))
 
 # %% ../../nbs/data/writer.ipynb #fc8b08e8

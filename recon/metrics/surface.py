@@ -13,10 +13,11 @@ import trimesh
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import normalize
+from ..body.model import REGIONS
 from ..geometry.mesh import gather, sample_surface, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
-from .parts import REGIONS, as_query, open_edges, region_of, visible, volume_iou
+from .parts import Regions, as_query, open_edges, visible, volume_iou
 
 # %% ../../nbs/metrics/surface.ipynb #f03fdf2e
 def _samples(mesh: trimesh.Trimesh, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +56,7 @@ def _numbers(to_scan: np.ndarray, to_pred: np.ndarray, cosine: float, threshold:
     fscore = 200*precision*recall / max(precision + recall, 1e-12)
     return dict(p2s=float(to_scan.mean()), s2p=float(to_pred.mean()), nc=float(cosine), fscore=float(fscore))
 
-def _sith(prediction, scan, seed: int, body=None, samples: int = 100_000) -> dict:
+def _sith(prediction, scan, seed: int, regions=None, samples: int = 100_000) -> dict:
     "Point to point, on surface samples."
     (p, p_normal), (s, s_normal) = _samples(prediction, samples, seed), _samples(scan, samples, seed + 1)
     to_scan, at_scan = cKDTree(s).query(p, workers=-1)
@@ -80,27 +81,27 @@ def samples_of(a: MeshQuery, b: MeshQuery, n: int = 100_000, seed: int = 0) -> S
     return Samples(points, here, distance, (here*there).sum(1).abs())
 
 # %% ../../nbs/metrics/surface.ipynb #713b7bc6
-def _parts(to_scan: Samples, to_pred: Samples, prediction: MeshQuery, scan: MeshQuery, body) -> dict:
+def _parts(to_scan: Samples, to_pred: Samples, prediction: MeshQuery, scan: MeshQuery, regions: Regions) -> dict:
     "Mean distances both ways, part by part."
     ways = dict(p2s=(to_scan, prediction), s2p=(to_pred, scan))
     out = {}
     for way, (found, mesh) in ways.items():
         seen = visible(mesh, found.points, found.normals)
         parts = dict(visible=seen, hidden=~seen)
-        if body is not None:
-            region = region_of(found.points, body)
+        if regions is not None:
+            region = regions(found.points)
             parts |= {name: region == number for number, name in enumerate(REGIONS)}
         out |= {f"{way}_{name}": float(found.distance[part].mean()) if part.any() else None for name, part in parts.items()}
     return out
 
-def _exact(prediction, scan, seed: int, body=None, samples: int = 100_000) -> dict:
+def _exact(prediction, scan, seed: int, regions=None, samples: int = 100_000) -> dict:
     "Point to triangle."
     p, s = as_query(prediction), as_query(scan)
     to_scan, to_pred = samples_of(p, s, samples, seed), samples_of(s, p, samples, seed + 1)
     whole = _numbers(to_scan.distance.numpy(), to_pred.distance.numpy(), (to_scan.cosine.mean() + to_pred.cosine.mean())/2)
     closed = not (open_edges(p) or open_edges(s))
     volume = volume_iou(p, s, samples, seed) if closed else None
-    return whole | dict(iou=box_iou(prediction, scan), volume_iou=volume) | _parts(to_scan, to_pred, p, s, body)
+    return whole | dict(iou=box_iou(prediction, scan), volume_iou=volume) | _parts(to_scan, to_pred, p, s, regions)
 
 # %% ../../nbs/metrics/surface.ipynb #891a4645
 PROTOCOLS = dict(sith=_sith, exact=_exact)
@@ -111,12 +112,12 @@ def surface_metrics(
     protocol: str = "sith",  # `sith`: point to point; `exact`: point to triangle, and the parts
     align: bool = True,      # iterative closest points first
     seed: int = 0,           # of alignment and samples
-    body: np.ndarray = None, # (B,3) vertices of the free body in the scan, for the regions of `exact`
+    regions: Regions = None, # of the body in the scan, for `exact`
 ) -> dict:                   # p2s, s2p (the meshes' unit), nc, fscore (percent), iou; of `exact` also volume_iou and p2s_PART, s2p_PART, None where there is nothing to measure
-    "Distances of a reconstruction to its scan. ValueError: an unknown protocol, a mesh without faces, a body that is not the free one."
+    "Distances of a reconstruction to its scan. ValueError: an unknown protocol, a mesh without faces."
     if protocol not in PROTOCOLS: raise ValueError(f"protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     _check(prediction, scan)
-    return PROTOCOLS[protocol](aligned(prediction, scan, seed) if align else prediction, scan, seed, body)
+    return PROTOCOLS[protocol](aligned(prediction, scan, seed) if align else prediction, scan, seed, regions)
 
 # %% ../../nbs/metrics/surface.ipynb #17a88629
 def silhouette_iou(

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 import numpy as np
 from .. import __version__
-from .parts import REGIONS
+from ..body.model import REGIONS
 
 # %% ../../nbs/metrics/tables.ipynb #75aea993
 def summarise(
