@@ -8,17 +8,18 @@ PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-p
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test bench profile sheet lab doctor clean
+.PHONY: help demo test bench bench-mesh profile sheet lab doctor clean
 
 help:
-	@echo "make demo    build a dataset of procedural people, train on it, reconstruct people nobody trained on"
-	@echo "make test    run every test"
-	@echo "make bench   what distances, views, a subject and reading cost on this machine, other libraries beside them"
-	@echo "make profile where the time of a training step goes, on the data set of the demo"
-	@echo "make sheet   the first 48 procedural people on one picture, nbs/people_sheet.jpg"
-	@echo "make lab     open JupyterLab on the data explorer"
-	@echo "make doctor  what this machine has, and what is missing"
-	@echo "make clean   remove the environment and caches; data/ and outputs/ stay"
+	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
+	@echo "make test       run every test"
+	@echo "make bench      what distances, views, a subject and reading cost on this machine, other libraries beside them"
+	@echo "make bench-mesh what surfaces, textures and their numbers cost, with the newest model"
+	@echo "make profile    where the time of a training step goes, on the data set of the demo"
+	@echo "make sheet      the first 48 procedural people on one picture, nbs/people_sheet.jpg"
+	@echo "make lab        open JupyterLab on the data explorer"
+	@echo "make doctor     what this machine has, and what is missing"
+	@echo "make clean      remove the environment and caches; data/ and outputs/ stay"
 
 demo: $(READY)
 	@$(BIN)/python -m recon.demo
@@ -28,6 +29,9 @@ test: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m recon.bench
+
+bench-mesh: $(READY)
+	@$(BIN)/python -m recon.bench_mesh
 
 profile: $(READY)
 	@$(BIN)/python -m recon.training.profile

@@ -31,7 +31,7 @@ def cpu_seconds(work, runs: int = 3) -> float:
         times.append(time.process_time() - start)
     return float(np.median(times[runs > 1:]))
 
-def machine_card() -> str:
+def machine_card(threads: int = 1) -> str:
     "Where and when a figure was measured."
     try: name = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     except (OSError, StopIteration): name = platform.processor() or platform.machine()
@@ -39,7 +39,7 @@ def machine_card() -> str:
     for package in ("torch", "warp-lang", "open3d", "libigl"):
         try: packages.append(f"{package} {version(package)}")
         except PackageNotFoundError: pass
-    return f"{name}, {os.cpu_count()} CPUs (one used), Python {platform.python_version()}, {', '.join(packages)}; {date.today()}"
+    return f"{name}, {os.cpu_count()} CPUs, {threads} used, Python {platform.python_version()}, {', '.join(packages)}; {date.today()}"
 
 # %% ../nbs/bench.ipynb #a69e518c
 def brute_distance(points: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

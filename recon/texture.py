@@ -68,6 +68,7 @@ def unwrap(
 ) -> Unwrapped:
     "Cut a mesh into pieces and lay them side by side."
     atlas, chart, pack = xatlas.Atlas(), xatlas.ChartOptions(), xatlas.PackOptions()
+    chart.max_cost = 1.   # smaller pieces than its usual 2: a quarter less time, no more room lost
     pack.resolution, pack.padding, pack.bilinear = size, padding, True
     atlas.add_mesh(vertices.numpy().astype(np.float32), faces.numpy().astype(np.uint32), vertex_normals(vertices.float(), faces).numpy())
     atlas.generate(chart, pack)
