@@ -12,6 +12,7 @@ import warp as wp
 from torch import Tensor
 from ..conventions import DISTANCE, project
 from .query import start_warp
+from .refined import RefinedColors
 
 # %% ../../nbs/geometry/raster.ipynb #a44529c8
 @wp.func
@@ -135,7 +136,7 @@ def _list(drawn: wp.array2d(dtype=int), start: wp.array(dtype=int), samples: int
 
 # %% ../../nbs/geometry/raster.ipynb #86536dd9
 def _drawn(raster: Raster) -> list:
-    "What both kernels ask to find weights."
+    "What the kernels ask to find weights."
     return [wp.from_torch(raster.corners), wp.from_torch(raster.at, dtype=wp.vec2i), wp.from_torch(raster.key), raster.bits, raster.persp]
 
 def list_samples(
@@ -146,7 +147,8 @@ def list_samples(
     h, w = (n//samples for n in raster.face.shape)
     start = torch.zeros(h*w + 1, dtype=torch.int32)
     if not h*w: return start, torch.zeros(0, dtype=torch.long), torch.zeros(0, 3)
-    torch.cumsum((raster.face >= 0).view(h, samples, w, samples).sum((1, 3)).flatten(), 0, out=start[1:], dtype=torch.int32)
+    seen = (raster.face >= 0).view(h, samples, w, samples).int()
+    torch.cumsum(sum(seen[:, i, :, j] for i in range(samples) for j in range(samples)).flatten(), 0, out=start[1:])
     n = int(start[-1])
     face, bary = torch.empty(n, dtype=torch.long), torch.empty(n, 3)
     if n: wp.launch(_list, h*w, [wp.from_torch(raster.face), wp.from_torch(start), samples, *_drawn(raster),
@@ -192,19 +194,64 @@ def _mean(start: wp.array(dtype=int), width: int, top: int, left: int, share: fl
     normal[row, column] = wp.normalize(d)
     mask[row, column] = seen*share
 
+@wp.func
+def _refined(f: wp.int64, b: wp.vec3, first: wp.array(dtype=wp.int64), parts: wp.array2d(dtype=wp.int64), values: wp.array(dtype=wp.vec3)) -> wp.vec3:
+    "The colour of a point: `RefinedColors`, one point at a time."
+    at, x, y, z = wp.int64(f), float(b[0]), float(b[1]), float(b[2])
+    while first[at] >= wp.int64(0):
+        corner = wp.int64(3)
+        if x > 0.5: corner = wp.int64(0)
+        if y > 0.5: corner = wp.int64(1)
+        if z > 0.5: corner = wp.int64(2)
+        at = first[at] + corner
+        if corner == wp.int64(3):
+            x, y, z = 1.0 - 2.0*x, 1.0 - 2.0*y, 1.0 - 2.0*z
+        else:
+            x, y, z = 2.0*x, 2.0*y, 2.0*z
+            if corner == wp.int64(0): x -= 1.0
+            if corner == wp.int64(1): y -= 1.0
+            if corner == wp.int64(2): z -= 1.0
+    return x*values[int(parts[at, 0])] + y*values[int(parts[at, 1])] + z*values[int(parts[at, 2])]
+
+@wp.kernel
+def _shade(drawn: wp.array2d(dtype=int), samples: int, top: int, left: int, corners: wp.array(dtype=int), at: wp.array(dtype=wp.vec2i), key: wp.array(dtype=float),
+           bits: int, persp: bool, normals: wp.array(dtype=wp.vec3), first: wp.array(dtype=wp.int64), parts: wp.array2d(dtype=wp.int64), values: wp.array(dtype=wp.vec3),
+           color: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.vec3), mask: wp.array2d(dtype=float)):
+    i, j = wp.tid()
+    c, d, seen = wp.vec3(0.0), wp.vec3(0.0), float(0.0)
+    for row in range(i*samples, (i + 1)*samples):
+        for column in range(j*samples, (j + 1)*samples):
+            f = drawn[row, column]
+            if f >= 0:
+                b = _weights(f, row, column, corners, at, key, bits, persp)
+                c += _refined(wp.int64(f), b, first, parts, values)
+                d += wp.normalize(b[0]*normals[corners[3*f]] + b[1]*normals[corners[3*f + 1]] + b[2]*normals[corners[3*f + 2]])
+                seen += 1.0
+    if seen == 0.0: return
+    color[top + i, left + j] = c/seen
+    normal[top + i, left + j] = wp.normalize(d)
+    mask[top + i, left + j] = seen/float(samples*samples)
+
+# %% ../../nbs/geometry/raster.ipynb #5d0c81b7
+def _vectors(rows: Tensor): return wp.from_torch(rows.detach().float().contiguous(), dtype=wp.vec3)
+
 def shade(
     raster: Raster,
     size: int,       # pixels along a side
     samples: int,    # along each side of a pixel
     normals: Tensor, # (V,3) unit normal a vertex
-    colors,          # function of (face (N,), bary (N,3))
+    colors,          # `RefinedColors`, or a function of (face (N,), bary (N,3))
 ) -> tuple[Tensor, Tensor, Tensor]: # mean colour (S,S,3), unit mean normal (S,S,3) and covered share (S,S) of each pixel
     "Average what the samples of each pixel see."
+    color, normal, mask = picture = torch.zeros(size, size, 3), torch.zeros(size, size, 3), torch.zeros(size, size)
+    out = [wp.from_torch(color, dtype=wp.vec3), wp.from_torch(normal, dtype=wp.vec3), wp.from_torch(mask)]
+    top, left, (h, w) = raster.rows.start, raster.columns.start, (n//samples for n in raster.face.shape)
+    if isinstance(colors, RefinedColors):
+        table = [wp.from_torch(colors.first), wp.from_torch(colors.corners), _vectors(colors.values)]
+        if h*w: wp.launch(_shade, (h, w), [wp.from_torch(raster.face), samples, top, left, *_drawn(raster), _vectors(normals), *table, *out], device="cpu")
+        return picture
     start, face, bary = list_samples(raster, samples)
-    color, normal, mask = torch.zeros(size, size, 3), torch.zeros(size, size, 3), torch.zeros(size, size)
-    vectors = lambda a: wp.from_torch(a.detach().float().contiguous(), dtype=wp.vec3)
     if len(face):
-        wp.launch(_mean, len(start) - 1, [wp.from_torch(start), raster.columns.stop - raster.columns.start, raster.rows.start, raster.columns.start, 1/samples**2,
-                  wp.from_torch(face), wp.from_torch(bary, dtype=wp.vec3), wp.from_torch(raster.corners), vectors(normals), vectors(colors(face, bary)),
-                  wp.from_torch(color, dtype=wp.vec3), wp.from_torch(normal, dtype=wp.vec3), wp.from_torch(mask)], device="cpu")
-    return color, normal, mask
+        wp.launch(_mean, h*w, [wp.from_torch(start), w, top, left, 1/samples**2, wp.from_torch(face), wp.from_torch(bary, dtype=wp.vec3),
+                  wp.from_torch(raster.corners), _vectors(normals), _vectors(colors(face, bary)), *out], device="cpu")
+    return picture

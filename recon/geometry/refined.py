@@ -22,6 +22,11 @@ class RefinedColors:
     def __call__(self, face: Tensor, bary: Tensor) -> Tensor:
         return gather(self.values, self.corners, *descend(self.first, face, bary))
 
+    @classmethod
+    def plain(cls, values: Tensor, faces: Tensor):
+        "Colours (V,3) of the vertices alone."
+        return cls(values, faces.long(), faces.new_full((len(faces),), -1, dtype=torch.long))
+
 def descend(first: Tensor, face: Tensor, bary: Tensor) -> tuple[Tensor, Tensor]:
     "The smallest sub-face under points on faces, and their weights on it."
     face, bary, below = face.clone(), bary.clone(), first.index_select(0, face)

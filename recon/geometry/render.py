@@ -15,6 +15,7 @@ from ..conventions import DISTANCE, SLOPE, pixel_centers, project, view_rotation
 from .mesh import gather, vertex_normals
 from .query import MeshQuery
 from .raster import can_draw, draw, fill, frame, shade
+from .refined import RefinedColors
 
 # %% ../../nbs/geometry/render.ipynb #91bc719a
 class Hits(NamedTuple):
@@ -94,7 +95,7 @@ def render_view(
     "Colours, normals and mask of one view."
     R = rotation(azimuth, elevation, query.vertices)
     view = query.vertices @ R.T
-    look = colors if callable(colors) else lambda face, bary: gather(colors, query.faces, face, bary)
+    look = colors if callable(colors) else RefinedColors.plain(colors, query.faces)
     if can_draw(view, camera_mode): return View(*shade(draw(view, query._corners, size, samples, camera_mode), size, samples, normals, look))
     hits = _cast_view(query, size*samples, R, camera_mode)
     face, bary = hits.face[hits.mask], hits.bary[hits.mask]
