@@ -139,7 +139,8 @@ def open_loops(faces: np.ndarray, count: int) -> list[np.ndarray]:
     "Boundary loops: for each, indices of its half edges into those of `half_edges`."
     edges, _ = half_edges(faces)
     code, reverse = edges[:, 0].astype(np.int64)*count + edges[:, 1], edges[:, 1].astype(np.int64)*count + edges[:, 0]
-    border = np.nonzero(~np.isin(code, reverse))[0]
+    paired = np.sort(reverse)
+    border = np.nonzero(paired[np.searchsorted(paired, code).clip(max=len(paired) - 1)] != code)[0]
     ends = edges[border]
     _, part = connected_components(sp.coo_matrix((np.ones(len(ends)), ends.T), (count, count)), directed=False)
     loop = part[ends[:, 0]]

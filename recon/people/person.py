@@ -29,7 +29,7 @@ from .skin import Skin, eye_color, skin_color
 from .template import Places, Template, load_template
 
 # %% ../../nbs/people/person.ipynb #d2e4a491
-VERSION = 5
+VERSION = 6
 
 @dataclass
 class Person:
