@@ -303,11 +303,12 @@ def _crease(p: Places) -> np.ndarray: return np.abs(panels(p, "trousers")[0]) - 
 
 def belt(height: float, leather: np.ndarray, metal=(.78, .74, .6)) -> Detail:
     "A belt at `height`, with loops and a buckle."
-    inside = lambda p: .018 - np.abs(p.y - height)
+    around = lambda p, half: np.minimum(half - np.abs(p.y - height), .3 - p.arm)   # not on sleeves, which hang as low
+    inside = lambda p: around(p, .018)
     buckle = lambda p: np.where(p.nz > .2, np.minimum(.026 - np.abs(p.x), .023 - np.abs(p.y - height)), -1.)
     def paint(color, place, fabric):
         color[:] = blend(color, leather, cover(inside(place), fabric.fine))
-        loops = line(np.mod(np.arctan2(place.x, place.z - .03), np.pi/3) - np.pi/6, .08, .06)*cover(.022 - np.abs(place.y - height), fabric.fine)
+        loops = line(np.mod(np.arctan2(place.x, place.z - .03), np.pi/3) - np.pi/6, .08, .06)*cover(around(place, .022), fabric.fine)
         color[:] = blend(color, .9*fabric.base, loops)
         frame, hole = cover(buckle(place), fabric.fine), cover(buckle(place) - .007, fabric.fine)
         color[:] = blend(color, metal, frame - hole)

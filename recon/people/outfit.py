@@ -265,8 +265,10 @@ def make_jacket(rng, tailor: Tailor, kind: str, hem: float) -> list[Garment]:
     fabric = _open_fabric(rng, tailor, kind, low, high)
     if kind in ("blazer", "coat", "vest"): fabric.trim = None
     offset = wide*(1 - .5*ramp(place.along_arm, .1, .4)) + .012*ramp(place.y, .5, .1)*(place.arm < .3) + .004*ramp(place.along_arm, 0, .1)
-    upper = Garment("jacket", "tights", covers, fabric, offset, np.full(len(place), 1.04), gap=.009, thickness=.0065, pieces=("collar",)*(kind != "vest"))
-    return [upper] + [_coat_skirt(rng, tailor, replace_fabric(fabric, cut="skirt", details=[belt(.236, rng.choice([.75, .3])*fabric.base)]), low, wide)]*(kind == "coat")
+    sash = [belt(.236, rng.choice([.75, .3])*fabric.base)]*(kind == "coat")   # on both parts, whichever lies outside
+    belted = replace_fabric(fabric, details=fabric.details + sash) if sash else fabric
+    upper = Garment("jacket", "tights", covers, belted, offset, np.full(len(place), 1.04), gap=.009, thickness=.0065, pieces=("collar",)*(kind != "vest"))
+    return [upper] + [_coat_skirt(rng, tailor, replace_fabric(fabric, cut="skirt", details=sash), low, wide)]*(kind == "coat")
 
 def _coat_skirt(rng, tailor: Tailor, fabric: Fabric, gap: float, wide: float) -> Garment:
     "The lower part of a coat."
