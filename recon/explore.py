@@ -24,7 +24,7 @@ from .conventions import back_view
 from .data.codec import decode_image
 from .data.reader import ReconDataset
 from .geometry.query import MeshQuery
-from .show import as_picture, as_png, bundle, contact_sheet, mesh_trace, points_trace, scenes_figure, simplify
+from .show import as_picture, as_png, bundle, contact_sheet, control_row, mesh_trace, points_trace, scenes_figure, simplify, sized
 
 # %% ../nbs/explore.ipynb #f8265be6
 def find_datasets(
@@ -219,10 +219,10 @@ class Explorer:
         self.files, self.image_size, self.people, self.draws = find_datasets(data), image_size, None, []
         self.quiet = False
 
-        self.file = widgets.Dropdown(options=[(_short(file), file) for file in self.files], description="dataset", **_wide(190))
-        self.subject = widgets.Dropdown(description="person", **_wide(310))
-        self.view = widgets.IntSlider(max=0, description="view", **_wide(210))
-        self.light = widgets.FloatSlider(max=1, step=.1, readout_format=".1f", description="light", **_wide(170))
+        self.file = widgets.Dropdown(options=[(_short(file), file) for file in self.files], description="dataset", **sized(190))
+        self.subject = widgets.Dropdown(description="person", **sized(310))
+        self.view = widgets.IntSlider(max=0, description="view", **sized(210))
+        self.light = widgets.FloatSlider(max=1, step=.1, readout_format=".1f", description="light", **sized(170))
         self.said = widgets.HTML(NO_DATA if not self.files else "")
         for widget, level in (self.file, "data"), (self.subject, "subject"), (self.view, "view"), (self.light, "view"):
             widget.observe(lambda change, level=level: self.change(level), "value")
@@ -252,18 +252,10 @@ class Explorer:
         self.said.value = (f"<b>{len(people)}</b> people · <b>{people.views(first)}</b> views each · <b>{people.count(first):,}</b> points each"
                            + " · perspective cameras, for looking only"*(people.camera_mode != "orth"))
 
-    def bar(self, *widgets_) -> widgets.Widget:
-        "The shared controls in a row, and those of a panel."
-        return widgets.HBox(widgets_, layout=dict(flex_flow="row wrap", grid_gap="4px 16px", align_items="center"))
-
     def follow(self, level: str, draw):
         "Draw now, and again whenever something of this level or above changes."
         self.draws.append((level, draw))
         if self.people: draw()
-
-def _wide(pixels: int) -> dict:
-    "A control of this width."
-    return dict(layout=dict(width=f"{pixels}px"), style=dict(description_width="initial"))
 
 def _short(file: Path) -> str:
     "A dataset's name for the eye."
@@ -279,7 +271,7 @@ class Panels(Explorer):
         image.add_class(name)
         def show(): image.value = draw()
         self.follow(level, show)
-        return widgets.VBox([self.bar(*controls), self.said, image] if controls else [image])
+        return widgets.VBox([control_row(*controls), self.said, image] if controls else [image])
 
     def pictures(self) -> widgets.Widget:
         "Images, normals, masks and texture coordinates of the chosen view and its back."
@@ -302,12 +294,12 @@ class Panels(Explorer):
     def space(self) -> widgets.Widget:
         "Points (left), scan and body (right), which can be turned."
         if not self.files: return
-        points = widgets.Dropdown(options=list(POINTS), description="points by", **_wide(180))
-        surface = widgets.Dropdown(options=list(SURFACES), description="surface", **_wide(190))
+        points = widgets.Dropdown(options=list(POINTS), description="points by", **sized(180))
+        surface = widgets.Dropdown(options=list(SURFACES), description="surface", **sized(190))
         figure = widgets.Output()    # not a FigureWidget: one that the browser makes before its traces have come stays empty
         def draw(change=None):
             drawn = scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
             figure.outputs = (dict(output_type="display_data", data=bundle(drawn), metadata={}),)
         for control in (points, surface): control.observe(draw, "value")
         self.follow("subject", draw)
-        return widgets.VBox([self.bar(self.file, self.subject, points, surface), figure])
+        return widgets.VBox([control_row(self.file, self.subject, points, surface), figure])

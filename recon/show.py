@@ -7,7 +7,7 @@ __all__ = ['as_array', 'channels_last', 'as_picture', 'show_images', 'contact_sh
            'show_normals', 'mesh_parts', 'simplify', 'upright', 'mesh_trace', 'points_trace', 'scene_figure',
            'scenes_figure', 'mesh_figure', 'bundle', 'show_figure', 'show_mesh', 'compare_meshes', 'curves_png',
            'curves_figure', 'LiveOutput', 'LiveCurves', 'as_jpeg', 'headed', 'picture_table', 'LivePicture', 'as_png',
-           'view_slider']
+           'view_slider', 'sized', 'control_row']
 
 # %% ../nbs/show.ipynb #43039a18
 import base64
@@ -378,3 +378,12 @@ def view_slider(
     slider.observe(turn, "value")
     turn()
     return widgets.VBox([widgets.HBox([slider, title]), picture])
+
+# %% ../nbs/show.ipynb #2f6a1c0d
+def sized(pixels: int, **more) -> dict:
+    "Options of a control of this width."
+    return dict(layout=dict(width=f"{pixels}px"), style=dict(description_width="initial")) | more
+
+def control_row(*controls) -> widgets.HBox:
+    "Controls in a row that breaks where it is narrow."
+    return widgets.HBox(controls, layout=dict(flex_flow="row wrap", grid_gap="4px 16px", align_items="center"))

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from .config import locate, root, written
 from .geometry.mesh import vertex_normals
 from .geometry.query import MeshQuery
-from .show import as_png, bundle, compare_meshes, mesh_parts, picture_table, simplify
+from .show import as_png, bundle, compare_meshes, control_row, mesh_parts, picture_table, simplify, sized
 
 # %% ../nbs/viewer.ipynb #5cb7d9f9
 def surface_error(
@@ -317,14 +317,6 @@ class Screenshot:
         return path
 
 # %% ../nbs/viewer.ipynb #95676cf6
-def _small(pixels: int, **more) -> dict:
-    "A control of this width."
-    return dict(layout=dict(width=f"{pixels}px"), style=dict(description_width="initial")) | more
-
-def _row(*children) -> widgets.HBox:
-    "Controls in a row that breaks where it is narrow."
-    return widgets.HBox(children, layout=dict(flex_flow="row wrap", grid_gap="2px 14px", align_items="center"))
-
 class MeshViewer(Viewer, MeshStage):
     "Meshes side by side that turn together: colour, normals, error or wireframe, a clipping plane, screenshots."
     def __init__(self, meshes, titles=None, reference=None,
@@ -350,10 +342,10 @@ class MeshViewer(Viewer, MeshStage):
 def mesh_controls(viewer: MeshViewer) -> list:
     "The widgets of a viewer, one below the other."
     look = widgets.ToggleButtons(options=viewer.looks, value=viewer.first, style=dict(button_width="auto"))
-    views = [widgets.Button(description=name, **_small(64)) for name in VIEWS]
+    views = [widgets.Button(description=name, **sized(64)) for name in VIEWS]
     low, high = viewer.bounds[0].min(), viewer.bounds[1].max()
-    clip, at = widgets.Dropdown(options=["off", *"xyz"], description="clip", **_small(90)), widgets.FloatSlider(high, min=low, max=high, step=(high - low)/200, disabled=True, **_small(240))
-    bar, said, camera = widgets.HTML(), widgets.Label(), widgets.Button(description="screenshot", icon="camera", **_small(110))
+    clip, at = widgets.Dropdown(options=["off", *"xyz"], description="clip", **sized(90)), widgets.FloatSlider(high, min=low, max=high, step=(high - low)/200, disabled=True, **sized(240))
+    bar, said, camera = widgets.HTML(), widgets.Label(), widgets.Button(description="screenshot", icon="camera", **sized(110))
 
     def show(*_):
         viewer.show(look.value)
@@ -369,7 +361,7 @@ def mesh_controls(viewer: MeshViewer) -> list:
     for control in clip, at: control.observe(cut, "value")
     camera.on_click(Screenshot(viewer.plots, viewer.titles, locate(viewer.folder), said_where).ask)
     shown = [widgets.VBox([widgets.Label(title), plot], layout=dict(flex="1 1 0", min_width="0")) for title, plot in zip(viewer.titles, viewer.plots)]
-    return [_row(look, *views), _row(clip, at, camera, said), widgets.HBox(shown), bar]
+    return [control_row(look, *views), control_row(clip, at, camera, said), widgets.HBox(shown), bar]
 
 # %% ../nbs/viewer.ipynb #1f927b9a
 PLANES = dict(x=((2, -1), (1, 1)), y=((0, 1), (2, -1)), z=((0, 1), (1, 1)))   # what runs right and up in the picture: coordinate, sign
@@ -480,11 +472,11 @@ class SliceViewer(Viewer, Slices):
     def controls(self) -> list:
         "Axis and slider above the picture, the scale below."
         axis = widgets.ToggleButtons(options=list(PLANES), value=self.axis, style=dict(button_width="40px"))
-        at = widgets.FloatSlider(self.at, min=-1, max=1, step=.01, continuous_update=False, **_small(self.pixels - 150))
+        at = widgets.FloatSlider(self.at, min=-1, max=1, step=.01, continuous_update=False, **sized(self.pixels - 150))
         image = widgets.Image(format="png", layout=dict(width=f"{self.pixels}px"))
         image.add_class("recon-slice")
         lines = ", ".join(f"<b style='color:{INK[name]}'>{text}</b>" for name, text in dict(zero="surface", body="body").items() if name == "zero" or self.body is not None)
         def draw(*_): image.value = as_png(self.picture(axis.value, at.value))
         draw()
         for control in axis, at: control.observe(draw, "value")
-        return [_row(axis, at), image, widgets.HTML(bar_html(self.scale, "signed distance") + f"<span style='font-size:12px'>{lines}</span>")]
+        return [control_row(axis, at), image, widgets.HTML(bar_html(self.scale, "signed distance") + f"<span style='font-size:12px'>{lines}</span>")]
