@@ -118,7 +118,7 @@ def encode_image(pixels: np.ndarray, codec: str = "png") -> bytes:
 
 def decode_crop(data) -> Crop:
     "What was encoded, by any codec; native pictures stay cropped."
-    data = bytes(data)
+    data = memoryview(data).cast("B")
     if data[:4] != _MAGIC:
         pixels = decode_png(data)
         return Crop(pixels, 0, 0, pixels.shape[:2], pixels[0, 0])

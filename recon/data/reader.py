@@ -212,7 +212,7 @@ class ReconDataset(Dataset):
         "The part of the cues that follows from masks and body, as stored, or made where the file has none."
         opened = self.opened(subject)
         if "cues" in opened: return torch.from_numpy(decode_planes(opened["cues"][view]))
-        masks = whole(item["pixels"][:2, ..., 3:], item["box"].tolist(), item["fill"][:2, 3:])
+        masks = whole(item["window"].pixels()[:2, ..., 3:], item["box"].tolist(), item["fill"][:2, 3:])
         return shape_planes(masks[..., 0].float()/255, get_depth(opened, view))
 
 # %% ../../nbs/data/reader.ipynb #1e8bff43

@@ -195,27 +195,27 @@ def _mean(start: wp.array(dtype=int), width: int, top: int, left: int, share: fl
     mask[row, column] = seen*share
 
 @wp.func
-def _refined(f: wp.int64, b: wp.vec3, first: wp.array(dtype=wp.int64), parts: wp.array2d(dtype=wp.int64), values: wp.array(dtype=wp.vec3)) -> wp.vec3:
+def _refined(f: int, b: wp.vec3, first: wp.array(dtype=int), parts: wp.array2d(dtype=int), values: wp.array(dtype=wp.vec3)) -> wp.vec3:
     "The colour of a point: `RefinedColors`, one point at a time."
-    at, x, y, z = wp.int64(f), float(b[0]), float(b[1]), float(b[2])
-    while first[at] >= wp.int64(0):
-        corner = wp.int64(3)
-        if x > 0.5: corner = wp.int64(0)
-        if y > 0.5: corner = wp.int64(1)
-        if z > 0.5: corner = wp.int64(2)
+    at, x, y, z = int(f), float(b[0]), float(b[1]), float(b[2])
+    while first[at] >= 0:
+        corner = int(3)
+        if x > 0.5: corner = int(0)
+        if y > 0.5: corner = int(1)
+        if z > 0.5: corner = int(2)
         at = first[at] + corner
-        if corner == wp.int64(3):
+        if corner == 3:
             x, y, z = 1.0 - 2.0*x, 1.0 - 2.0*y, 1.0 - 2.0*z
         else:
             x, y, z = 2.0*x, 2.0*y, 2.0*z
-            if corner == wp.int64(0): x -= 1.0
-            if corner == wp.int64(1): y -= 1.0
-            if corner == wp.int64(2): z -= 1.0
-    return x*values[int(parts[at, 0])] + y*values[int(parts[at, 1])] + z*values[int(parts[at, 2])]
+            if corner == 0: x -= 1.0
+            if corner == 1: y -= 1.0
+            if corner == 2: z -= 1.0
+    return x*values[parts[at, 0]] + y*values[parts[at, 1]] + z*values[parts[at, 2]]
 
 @wp.kernel
 def _shade(drawn: wp.array2d(dtype=int), samples: int, top: int, left: int, corners: wp.array(dtype=int), at: wp.array(dtype=wp.vec2i), key: wp.array(dtype=float),
-           bits: int, persp: bool, normals: wp.array(dtype=wp.vec3), first: wp.array(dtype=wp.int64), parts: wp.array2d(dtype=wp.int64), values: wp.array(dtype=wp.vec3),
+           bits: int, persp: bool, normals: wp.array(dtype=wp.vec3), first: wp.array(dtype=int), parts: wp.array2d(dtype=int), values: wp.array(dtype=wp.vec3),
            color: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.vec3), mask: wp.array2d(dtype=float)):
     i, j = wp.tid()
     c, d, seen = wp.vec3(0.0), wp.vec3(0.0), float(0.0)
@@ -224,7 +224,7 @@ def _shade(drawn: wp.array2d(dtype=int), samples: int, top: int, left: int, corn
             f = drawn[row, column]
             if f >= 0:
                 b = _weights(f, row, column, corners, at, key, bits, persp)
-                c += _refined(wp.int64(f), b, first, parts, values)
+                c += _refined(f, b, first, parts, values)
                 d += wp.normalize(b[0]*normals[corners[3*f]] + b[1]*normals[corners[3*f + 1]] + b[2]*normals[corners[3*f + 2]])
                 seen += 1.0
     if seen == 0.0: return
@@ -247,7 +247,7 @@ def shade(
     out = [wp.from_torch(color, dtype=wp.vec3), wp.from_torch(normal, dtype=wp.vec3), wp.from_torch(mask)]
     top, left, (h, w) = raster.rows.start, raster.columns.start, (n//samples for n in raster.face.shape)
     if isinstance(colors, RefinedColors):
-        table = [wp.from_torch(colors.first), wp.from_torch(colors.corners), _vectors(colors.values)]
+        table = [wp.from_torch(colors.first.int()), wp.from_torch(colors.corners.int()), _vectors(colors.values)]
         if h*w: wp.launch(_shade, (h, w), [wp.from_torch(raster.face), samples, top, left, *_drawn(raster), _vectors(normals), *table, *out], device="cpu")
         return picture
     start, face, bary = list_samples(raster, samples)

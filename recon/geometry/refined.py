@@ -25,7 +25,7 @@ class RefinedColors:
     @classmethod
     def plain(cls, values: Tensor, faces: Tensor):
         "Colours (V,3) of the vertices alone."
-        return cls(values, faces.long(), faces.new_full((len(faces),), -1, dtype=torch.long))
+        return cls(values, faces.int(), faces.new_full((len(faces),), -1, dtype=torch.int32))
 
 def descend(first: Tensor, face: Tensor, bary: Tensor) -> tuple[Tensor, Tensor]:
     "The smallest sub-face under points on faces, and their weights on it."

@@ -200,7 +200,7 @@ def paint_surface(layers: list[Layer], solids: list[Solid], vertices: np.ndarray
         near = ((both - both.min(0)).min(2) < (points[ends[:, 0]] - points[ends[:, 1]]).norm(dim=1).numpy())
         more, gap = _paint(layers, solids, middles, near, reach)
         points, colors, gaps = torch.cat([points, middles]), np.concatenate([colors, more]), np.concatenate([gaps, gap], 1)
-    return RefinedColors(torch.as_tensor(colors), tree.corners, tree.first)
+    return RefinedColors(torch.as_tensor(colors), tree.corners.int(), tree.first.int())
 
 # %% ../../nbs/people/person.ipynb #43f72fb3
 def _slot(garment: Garment, template: Template) -> str:
