@@ -251,7 +251,8 @@ def put(
         if name.endswith("_img") or name == "cues": _bytes(group, name, value); continue
         array = np.asarray(value)
         packed = dict(chunks=(1, *array.shape[1:]), compression="lzf") if name == "vis" and codec != "png" else dict(compression="lzf" if name == "body_z" else None)
-        group.create_dataset(name, data=array.astype(np.float32) if array.dtype == np.float64 else array, **packed)
+        made = group.create_dataset(name, data=array.astype(np.float32) if array.dtype == np.float64 else array, **packed)
+        made.flush()    # chunks take their place in the file now, whoever still holds the dataset
 
 # %% ../../nbs/data/codec.ipynb #81d4b67a
 def get_points(group: h5py.Group, rows: slice = slice(None)) -> dict:
