@@ -10,12 +10,15 @@ __all__ = ['cpu_seconds', 'machine_card', 'brute_distance', 'brute_visible', 'di
 import os, platform, sys, time
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from .body.anny import load_anny
 from .data.bench_reader import reading_benchmark, reading_table
 from .data.points import ask_scan, draw_points
 from .data.scan import Subject, person_subject
+from .data.writer import write_subject
 from .geometry.mesh import morton_order, vertex_normals
 from .geometry.query import MeshQuery
 from .geometry.render import cast_view, render_view, visible_faces
@@ -120,13 +123,14 @@ def view_rows(subject: Subject, body, size: int = 1024) -> list[dict]:
             dict(what=f"visibility of the body's {len(inner.faces):,} faces", cost=f"{visible*1e3:.1f} ms", note=""),
             dict(what="the same, a loop over faces in torch", cost=f"{brute:.1f} s", note=f"{brute/visible:,.0f} times; 32 faces timed, scaled")]
 
-def subject_rows(person_seconds: float, subject: Subject, points: int, distances: list, views: int = 36, size: int = 512) -> list[dict]:
-    "A whole subject: made, seen from all sides, asked at all points."
-    query, normals = MeshQuery(subject.vertices, subject.faces), subject.normals
-    view = cpu_seconds(lambda: render_view(query, subject.colors, normals, size, 30.))
-    asked = float(distances[0]["cost"].split()[0])*points/1e6
-    return [dict(what=f"a subject: person, {views} views of {size}, {points:,} points", cost=f"{person_seconds + views*view + asked:.1f} s",
-                 note=f"made {person_seconds:.1f}, views {views*view:.1f} (one timed, scaled; not encoded), points {asked:.1f}")]
+def subject_rows(made: float, subject: Subject, body, points: int, views: int = 36, size: int = 512, codec: str = "zstd") -> list[dict]:
+    "A whole subject, as a dataset is built: a person `made` in so many seconds, and its file."
+    with TemporaryDirectory() as folder:
+        file = Path(folder)/"subject.h5"
+        written = cpu_seconds(lambda: write_subject(file, subject, body, views, size, points, codec=codec), 1)
+        size_mb = file.stat().st_size/2**20
+    return [dict(what=f"a subject: person, {views} views of {size}, {points:,} points, written", cost=f"{made + written:.1f} s",
+                 note=f"made {made:.1f}, all else {written:.1f}; {codec}, {size_mb:.0f} MB")]
 
 # %% ../nbs/bench.ipynb #8c3d5792
 def benchmark(seed: int = 3, resolution: int = 384, points: int = 1_000_000) -> list[dict]:
@@ -141,7 +145,7 @@ def benchmark(seed: int = 3, resolution: int = 384, points: int = 1_000_000) -> 
     asked = draw_points(subject, points, torch.Generator().manual_seed(0))
     rows = distance_rows(subject, asked, body)
     rows += view_rows(subject, body)
-    return rows + subject_rows(made, subject, points, rows)
+    return rows + subject_rows(made, subject, body, points)
 
 def as_table(rows: list[dict], cost: str = "CPU time of one core") -> str:
     "Rows as a Markdown table."

@@ -13,7 +13,7 @@ import torch, trimesh
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
-from ..geometry.mesh import vertex_normals, weld
+from ..geometry.mesh import gather, vertex_normals, weld
 
 # %% ../../nbs/data/scan.ipynb #127b820d
 @dataclass
@@ -34,6 +34,18 @@ class Subject:
         "Unit normals (V,3); vertices doubled along texture seams share theirs."
         place, back = weld(self.vertices)
         return vertex_normals(place, back[self.faces])[back]
+
+    def color(self, face: Tensor, bary: Tensor) -> Tensor:
+        "Colours (N,3) at points on faces (N,), of barycentric weights (N,3)."
+        return self.colors(face, bary) if callable(self.colors) else gather(self.colors, self.faces, face, bary)
+
+    @property
+    def vertex_colors(self) -> Tensor:
+        "Colours (V,3) of the vertices, as the last of their faces has them."
+        corner = np.zeros(len(self.vertices), np.int64)
+        corner[self.faces.flatten().numpy()] = np.arange(self.faces.numel())
+        corner = torch.from_numpy(corner)
+        return self.color(corner // 3, torch.eye(3)[corner % 3])
 
 # %% ../../nbs/data/scan.ipynb #6c54d3ba
 @dataclass

@@ -19,7 +19,7 @@ from ..config import written
 from ..conventions import DISTANCE, back_view, camera_position, view_cameras
 from .codec import check_codec, encode_image, encode_planes, put, snap_points, to_pixels
 from .cues import shape_planes
-from .points import ask_scan, draw_points
+from .points import ask_body, ask_scan, draw_points
 from .scan import Subject
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
@@ -51,9 +51,11 @@ def view_arrays(subject: Subject, body: BodyModel, cameras: np.ndarray, size: in
 
 def uv_image(body: BodyModel, hits) -> Tensor:
     "The body's texture coordinates (S,S,3) under each pixel, zero outside."
-    uv = torch.zeros(*hits.face.shape, 3)
-    uv[hits.mask] = torch.cat([(body.uv[hits.face[hits.mask]] * hits.bary[hits.mask][..., None]).sum(1), torch.ones(int(hits.mask.sum()), 1)], 1)
-    return uv
+    seen = hits.mask.flatten().nonzero()[:, 0]
+    face, bary = hits.face.flatten()[seen], hits.bary.flatten(0, 1)[seen]
+    uv = torch.zeros(hits.mask.numel(), 3)
+    uv[seen] = torch.cat([(body.uv[face] * bary[..., None]).sum(1), torch.ones(len(seen), 1)], 1)
+    return uv.view(*hits.mask.shape, 3)
 
 # %% ../../nbs/data/writer.ipynb #5e3dc314
 def body_depth(
@@ -62,14 +64,13 @@ def body_depth(
 ) -> Tensor:      # (2,S,S) z of the front and the back surface in the front view's frame; 9 where there is none
     "Where a view's rays enter and leave the body."
     z = torch.stack([front.depth, -back.depth.flip(1)])
-    return torch.where(z.isfinite(), z, torch.full_like(z, 9.)).half()
+    return z.masked_fill_(z.isinf(), 9.).half()
 
 # %% ../../nbs/data/writer.ipynb #2ff36725
 def point_arrays(subject: Subject, body: BodyModel, n: int, seed: int) -> dict:
     "All that belongs to points, drawn where packed records can hold them: the scan's answers and the body's."
     points = snap_points(draw_points(subject, n, torch.Generator().manual_seed(seed)))
-    distance, face, bary = MeshQuery(subject.body_vertices, body.faces).closest(points, signed=True)
-    return dict(pts=points, **ask_scan(subject, points), body_d=distance[:, None], body_face=face.int(), body_bary=bary)
+    return dict(pts=points, **ask_scan(subject, points), **ask_body(subject, body, points))
 
 # %% ../../nbs/data/writer.ipynb #3795df58
 def write_subject(
@@ -108,8 +109,7 @@ def camera_arrays(cameras: np.ndarray) -> dict:
 # %% ../../nbs/data/writer.ipynb #1b3cb525
 def scan_arrays(subject: Subject) -> dict:
     "The scan itself with a colour a vertex: what evaluation measures against."
-    rgb = ask_scan(subject, subject.vertices)["rgb"]
-    return dict(scan_v=subject.vertices, scan_f=subject.faces.int(), scan_rgb=(rgb.clamp(0, 1) * 255).round().byte())
+    return dict(scan_v=subject.vertices, scan_f=subject.faces.int(), scan_rgb=(subject.vertex_colors.clamp(0, 1) * 255).round().byte())
 
 # %% ../../nbs/data/writer.ipynb #c0b22500
 HEAD = 512   # bytes

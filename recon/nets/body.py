@@ -6,12 +6,13 @@
 __all__ = ['FEATURES', 'Body', 'Nearest', 'ask_body', 'body_features', 'place_on_face', 'step_aside']
 
 # %% ../../nbs/nets/body.ipynb #3dc3c49a
+from functools import partial
 from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.profiler import record_function
 from torch.nn.functional import normalize
-from ..geometry.mesh import morton_order
+from ..geometry.mesh import along_curve
 from ..geometry.query import MeshQuery
 
 # %% ../../nbs/nets/body.ipynb #b1d175dc
@@ -40,10 +41,8 @@ def ask_body(
     points: Tensor,            # (B,N,3)
 ) -> Nearest:
     "Ask each body for the nearest point to its points."
-    def ask(query, p):
-        order = morton_order(p)
-        return [torch.empty_like(a).index_copy_(0, order, a) for a in query.closest(p[order], signed=True)]
-    distance, face, bary = map(torch.stack, zip(*(ask(q, p) for q, p in zip(queries, points))))
+    asked = (along_curve(partial(query.closest, signed=True), p) for query, p in zip(queries, points))
+    distance, face, bary = map(torch.stack, zip(*asked))
     return Nearest(distance[..., None], face, bary)
 
 # %% ../../nbs/nets/body.ipynb #c476a709

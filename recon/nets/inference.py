@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch, trimesh
 from torch import Tensor
 from ..conventions import facing
-from ..geometry.mesh import morton_order
+from ..geometry.mesh import along_curve
 from ..geometry.query import MeshQuery
 from .body import Body, Nearest
 from .model import Encoded, Reconstructor
@@ -57,10 +57,8 @@ class Scene:
     @torch.no_grad()
     def sdf(self, points: Tensor) -> Tensor:
         "Signed distances (N,) at points (N,3)."
-        points = points.to(self.device)
-        order = morton_order(points)
-        value = self.model.sdf(self.encoded, points[order][None], self._nearest(points[order]), self.body)[0, :, 0]
-        return torch.empty_like(value).index_copy_(0, order, value)
+        ask = lambda p: [self.model.sdf(self.encoded, p[None], self._nearest(p), self.body)[0, :, 0]]
+        return along_curve(ask, points.to(self.device))[0]
 
     @torch.no_grad()
     def rgb(self, points: Tensor, chunk: int = 65_536) -> Tensor:

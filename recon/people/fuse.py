@@ -7,6 +7,7 @@ __all__ = ['Solid', 'union', 'cloth_share', 'sample_band', 'smooth_cloth', 'fill
            'euler_growth', 'fill_tunnels', 'fuse']
 
 # %% ../../nbs/people/fuse.ipynb #1181aa03
+from functools import cache
 from math import inf, isqrt, sqrt
 import numpy as np
 import torch
@@ -77,7 +78,8 @@ def sample_band(
         blocks = (blocks[np.abs(distance) <= reach, None]*2 + _offsets(2)).reshape(-1, 3)
     hard, soft = (union([solid for solid in solids if solid.soft == kind], centres, reach).numpy() for kind in (False, True))
     cloth = np.zeros(shape, np.float32)
-    grid[tuple(blocks.T)], cloth[tuple(blocks.T)] = np.clip(np.minimum(hard, soft), -1, 1), cloth_share(hard, soft, step)
+    at = np.ravel_multi_index(tuple(blocks.T), shape)
+    grid.ravel()[at], cloth.ravel()[at] = np.clip(np.minimum(hard, soft), -1, 1), cloth_share(hard, soft, step)
     return grid, cloth
 
 def smooth_cloth(grid: np.ndarray, cloth: np.ndarray, step: float, width: float = .6) -> np.ndarray:
@@ -88,13 +90,13 @@ def smooth_cloth(grid: np.ndarray, cloth: np.ndarray, step: float, width: float 
 # %% ../../nbs/people/fuse.ipynb #324b3db7
 def fill_and_keep_largest(grid: np.ndarray, step: float) -> np.ndarray:
     "Fill the cavities of a signed grid and drop its smaller pieces."
+    grid = grid.copy()
     outside, _ = ndimage.label(grid > 0)
-    cavity = (grid > 0) & (outside != outside[0, 0, 0])
-    grid = np.where(cavity, -np.maximum(grid, step/2), grid)
-    pieces, count = ndimage.label(grid <= 0)
-    if count > 1:
-        small = (pieces > 0) & (pieces != 1 + np.bincount(pieces.ravel())[1:].argmax())
-        grid = np.where(small, np.maximum(-grid, step/2), grid)
+    cavity = (outside > 0) & (outside != outside[0, 0, 0])
+    grid[cavity] = -np.maximum(grid[cavity], step/2)
+    pieces, _ = ndimage.label(grid <= 0)
+    small = (pieces > 0) & (pieces != np.bincount(pieces[pieces > 0], minlength=1).argmax())
+    grid[small] = np.maximum(-grid[small], step/2)
     return grid
 
 # %% ../../nbs/people/fuse.ipynb #c7f6d5b2
@@ -130,27 +132,42 @@ def _euler(grid: np.ndarray) -> int:
     return len(vertices) - len(_distinct(np.minimum(a, b)*len(vertices) + np.maximum(a, b))) + len(faces)
 
 # %% ../../nbs/people/fuse.ipynb #b80f1d2e
-def _shared() -> np.ndarray:  # (256,), by the corners that are inside: bit 4x + 2y + z
+_CORNER = np.arange(256)[:, None] >> np.arange(8) & 1   # (256,8) of a cell, by the corners that are inside: bit 4x + 2y + z
+_SIDES = np.stack([_CORNER[:, [a, a | s, a | s | t, a | t]] for s, t in ((1, 2), (1, 4), (2, 4)) for a in range(8) if not a & (s | t)], 1)
+
+def _shared() -> np.ndarray:  # (256,)
     "Vertices of a cell's surface less twice its lines on the faces."
-    corner = np.arange(256)[:, None] >> np.arange(8) & 1
-    cut = sum((corner[:, a] != corner[:, a | s]).astype(int) for s in (1, 2, 4) for a in range(8) if not a & s)
-    sides = [corner[:, [a, a | s, a | s | t, a | t]] for s, t in ((1, 2), (1, 4), (2, 4)) for a in range(8) if not a & (s | t)]
-    return cut - sum((side != np.roll(side, 1, 1)).sum(1) for side in sides)
+    cut = sum((_CORNER[:, a] != _CORNER[:, a | s]).astype(int) for s in (1, 2, 4) for a in range(8) if not a & s)
+    return cut - (_SIDES != np.roll(_SIDES, 1, 2)).sum((1, 2))
 
-_SHARED = _shared()
+def _open() -> np.ndarray:  # (256,) bool
+    "Where the values say how the surface runs: corners across a face, or across the cell, are one side and the rest another."
+    across = (_SIDES[..., 0] == _SIDES[..., 2]) & (_SIDES[..., 1] == _SIDES[..., 3]) & (_SIDES[..., 0] != _SIDES[..., 1])
+    pair = (_CORNER == _CORNER[:, ::-1]).all(1) & np.isin(_CORNER.sum(1), (2, 6))
+    return across.any(1) | pair
 
-def cell_euler(values: np.ndarray) -> np.ndarray:  # (N,) int
-    "Four times what cells with corners `values` (N,8), in the order of `_offsets`, add to the Euler number of a surface."
-    code = (values <= 0) @ (1 << np.arange(8))
-    cut = np.flatnonzero((code > 0) & (code < 255))
-    total, n = _SHARED[code], len(cut)
-    if not n: return total
-    row = np.ascontiguousarray(values[cut].reshape(n, 2, 2, 2).transpose(1, 2, 0, 3).reshape(2, 2, 2*n), np.float32)
+_SHARED, _OPEN = _shared(), _open()
+
+def _inner_euler(values: np.ndarray) -> np.ndarray:  # (N,) int
+    "What marching cubes adds inside cells with corners `values` (N,8), neither all positive nor all negative."
+    n = len(values)
+    row = np.ascontiguousarray(values.reshape(n, 2, 2, 2).transpose(1, 2, 0, 3).reshape(2, 2, 2*n), np.float32)
     vertices, faces, _, _ = marching_cubes(row, 0., mask=np.broadcast_to(np.arange(2*n) % 2 == 1, row.shape))   # not between two cells
     cell, (a, b) = vertices[:, 2].astype(int)//2, (side.astype(np.int64).ravel() for side in (faces, faces[:, [1, 2, 0]]))
     edges = _distinct(np.minimum(a, b)*len(vertices) + np.maximum(a, b))
     inside, lines, parts = (np.bincount(cell[at], minlength=n) for at in (np.arange(len(cell)), edges//len(vertices), faces[:, 0]))
-    total[cut] += 4*(inside - lines + parts)
+    return inside - lines + parts
+
+@cache
+def _whole() -> np.ndarray:  # (256,)
+    "Four times what a cell adds to the Euler number, right where it is not open."
+    return _SHARED + 4*np.r_[0, _inner_euler(.5 - _CORNER[1:-1]), 0]
+
+def cell_euler(values: np.ndarray) -> np.ndarray:  # (N,) int
+    "Four times what cells with corners `values` (N,8), in the order of `_offsets`, add to the Euler number of a surface."
+    code = (values <= 0) @ (1 << np.arange(8))
+    total, rows = _whole()[code], np.flatnonzero(_OPEN[code])
+    if len(rows): total[rows] = _SHARED[code[rows]] + 4*_inner_euler(values[rows])
     return total
 
 def euler_growth(grid: np.ndarray, pieces: np.ndarray, value: float) -> np.ndarray: # (P + 1,) int
