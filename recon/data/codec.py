@@ -62,7 +62,7 @@ class Crop(NamedTuple):
 def crop(pixels: np.ndarray) -> Crop:
     "The smallest rectangle outside which a picture (H,W,C) has the value of its first corner."
     fill = pixels[0, 0].copy()
-    differs = np.logical_or.reduce([pixels[..., c] != value for c, value in enumerate(fill)])   # six times as fast as any(-1)
+    differs = np.logical_or.reduce([pixels[..., c] != value for c, value in enumerate(fill)])   # five times as fast as any(-1)
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     top, bottom, left, right = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 1, 0, 1)
     return Crop(np.ascontiguousarray(pixels[top:bottom, left:right]), int(top), int(left), pixels.shape[:2], fill)
