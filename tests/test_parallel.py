@@ -87,7 +87,8 @@ def command(people, name, **options):
 
 def test_ctrl_c_ends_all_processes_after_the_same_step_and_they_go_on(people):
     start = [sys.executable, "-m", "recon.train_normal", *command(people, "two", num_processes=2)]
-    process = subprocess.Popen(start, env=surroundings(), cwd=people, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deaf = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)      # as a script's shell starts what runs behind it
+    process = subprocess.Popen(start, env=surroundings(), cwd=people, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=deaf)
     log = people/"two"/"metrics.jsonl"
     while not (log.exists() and log.read_text().count("\n") > 3):
         assert process.poll() is None, process.stdout.read()[-3000:]
