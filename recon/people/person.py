@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Callable
 import numpy as np
 import torch
-from ..body.anny import PosedBody
+from ..body.anny import PosedBody, one_thread
 from ..geometry.query import MeshQuery
 from ..geometry.refined import RefinedColors, split_faces
 from .assets import Pieces, Texture, Wardrobe, Worn, choose_pieces, find_slot, fit, load_wardrobe, wear
@@ -283,6 +283,7 @@ def _layers(template, posed, face, female, age, outfit, pieces, voxel, rngs) -> 
 # %% ../../nbs/people/person.ipynb #a531e37f
 STREAMS = ("shape", "pose", "noise", "outfit", "clothes", "drape", "skin", "hair", "face", "assets", "extras")
 
+@one_thread()
 def make_person(
     seed: int,
     resolution: int = 256,  # voxels along [-1, 1]; 256 is about 7 mm
