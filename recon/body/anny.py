@@ -146,6 +146,7 @@ class AnnyBody:
         self.keypoints = anny.KeypointsRegressor.coco(self.net)
         self.bone_names = list(self.net.bone_labels)
 
+    @one_thread()
     def pose(self,
         pose: Tensor = None,     # (163,4,4) motion of each bone on top of its parent's, in the axes of Anny's rest frame; none: rest
         phenotype: dict = None,  # of `gender, age, muscle, weight, height, proportions, cupsize, firmness, african, asian, caucasian` in [0,1]
@@ -174,6 +175,7 @@ class AnnyBody:
 
 # %% ../../nbs/body/anny.ipynb #6cdc35be
 @lru_cache
+@one_thread()
 def load_anny(
     cache: str = None,  # folder of the built model; none: `data/cache` of the project
 ) -> AnnyBody:

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import trimesh
-from ..body.anny import AnnyBody, PosedBody, cavity_vertices, load_anny
+from ..body.anny import AnnyBody, PosedBody, cavity_vertices, load_anny, one_thread
 from .cut import loop_step, normals, split_corners
 
 # %% ../../nbs/people/template.ipynb #6fb288c6
@@ -139,6 +139,7 @@ class Template:
 
 # %% ../../nbs/people/template.ipynb #8c3ae2bb
 @lru_cache
+@one_thread()
 def load_template() -> Template:
     "The template of the free body, made once a process."
     return Template(load_anny())
