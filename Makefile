@@ -22,28 +22,28 @@ help:
 	@echo "make clean      remove the environment and caches; data/ and outputs/ stay"
 
 demo: $(READY)
-	@$(BIN)/python -m recon.demo
+	@$(BIN)/python -m recon.tools.demo
 
 test: $(READY)
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest nbs/tests
 
 bench: $(READY)
-	@$(BIN)/python -m recon.bench
+	@$(BIN)/python -m recon.tools.bench
 
 bench-mesh: $(READY)
-	@$(BIN)/python -m recon.bench_mesh
+	@$(BIN)/python -m recon.tools.bench_mesh
 
 profile: $(READY)
-	@$(BIN)/python -m recon.training.profile
+	@$(BIN)/python -m recon.tools.profile
 
 sheet: $(READY)
-	@$(BIN)/python -m recon.people.sheet
+	@$(BIN)/python -m recon.tools.sheet
 
 lab: $(READY)
 	@$(BIN)/jupyter lab nbs/explore_data.ipynb
 
 doctor: $(READY)
-	@$(BIN)/python -m recon.doctor
+	@$(BIN)/python -m recon.tools.doctor
 
 clean:
 	rm -rf $(VENV) build recon.egg-info .pytest_cache .ruff_cache

@@ -25,7 +25,7 @@ setup(
     extras_require=extras,
     entry_points={
         "console_scripts": settings["console_scripts"].split(),
-        "papermill.io": ["recon-outputs = recon.papermill_io:Outputs"],
+        "papermill.io": ["recon-outputs = recon.tools.papermill_io:Outputs"],
         "nbdev": ["recon = recon._modidx:d"],
     },
 )

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HELD_OUT', 'TRAINING', 'BuildDataset', 'people_jobs', 'mixed_in', 'scan_jobs', 'sources', 'jobs', 'held_out', 'split',
-           'sizes', 'make_tasks', 'unfinished', 'disk_needed', 'ways_to_fit', 'foresee', 'build', 'main', 'cli']
+           'sizes', 'make_tasks', 'unfinished', 'disk_needed', 'suggest_fitting', 'print_estimate', 'build', 'main',
+           'cli']
 
 # %% ../nbs/00_build_dataset.ipynb #e53bc220
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Literal
 from zlib import crc32
 from tqdm import tqdm
-from .config import Config, is_script, locate, run_script
+from .config import Config, is_script, run_script
+from .files import resolve_path
 
 # %% ../nbs/00_build_dataset.ipynb #d2bd9469
 @dataclass
@@ -64,9 +66,9 @@ def people_jobs(cfg: BuildDataset) -> dict[str, dict]:
 
 def mixed_in(cfg: BuildDataset) -> dict[str, Path]:
     "The folders of assets and poses, every file of them read once: what is damaged is known before hours of building."
-    from recon.people.assets import load_wardrobe
-    from recon.people.bvh import load_clips
-    folders = {name: locate(value) for name, value in (("assets", cfg.assets), ("poses", cfg.poses)) if value}
+    from recon.synth.assets import load_wardrobe
+    from recon.body.bvh import load_clips
+    folders = {name: resolve_path(value) for name, value in (("assets", cfg.assets), ("poses", cfg.poses)) if value}
     if "assets" in folders: load_wardrobe(str(folders["assets"].resolve())).check()
     if "poses" in folders: load_clips(folders["poses"])
     return folders
@@ -74,12 +76,12 @@ def mixed_in(cfg: BuildDataset) -> dict[str, Path]:
 def scan_jobs(cfg: BuildDataset, folder: str) -> dict[str, dict]:
     "Name and job of each scan below a folder."
     from recon.data.layouts import find_scans
-    options = dict(unit=cfg.unit, body_model=cfg.body_model, body_file=cfg.body_file and str(locate(cfg.body_file).resolve()))
-    return {files.name: dict(kind="scan", **vars(files), **options) for files in find_scans(locate(folder).resolve())}
+    options = dict(unit=cfg.unit, body_model=cfg.body_model, body_file=cfg.body_file and str(resolve_path(cfg.body_file).resolve()))
+    return {files.name: dict(kind="scan", **vars(files), **options) for files in find_scans(resolve_path(folder).resolve())}
 
 def sources(cfg: BuildDataset) -> list[str]:
     "`people` and folders of scans, in the order given."
-    given = cfg.source if isinstance(cfg.source, list) else [cfg.source] if locate(cfg.source).is_dir() else re.split("[+,]", cfg.source)
+    given = cfg.source if isinstance(cfg.source, list) else [cfg.source] if resolve_path(cfg.source).is_dir() else re.split("[+,]", cfg.source)
     return [source.strip() for source in given]
 
 def jobs(cfg: BuildDataset) -> dict[str, dict[str, dict]]:
@@ -117,13 +119,13 @@ def sizes(cfg: BuildDataset) -> dict:
 
 def make_tasks(cfg: BuildDataset, folder: Path) -> tuple[dict[str, dict], dict[str, list]]:
     "What `build_subject` is told of each subject, and the split."
-    from recon.data.build import recipe, stamp
-    stamp.cache_clear()
+    from recon.data.build import build_key, content_stamp
+    content_stamp.cache_clear()
     found = jobs(cfg)
     tasks, parts = {}, split(cfg, found)
     for name, job in (item for made in found.values() for item in made.items()):
         options = sizes(cfg) | dict(keep_scan=name not in parts["train"])
-        tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=job, recipe=recipe(job, **options), **options)
+        tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=job, recipe=build_key(job, **options), **options)
     return tasks, parts
 
 def unfinished(tasks: dict[str, dict]) -> list[str]:
@@ -136,67 +138,69 @@ def unfinished(tasks: dict[str, dict]) -> list[str]:
 # %% ../nbs/00_build_dataset.ipynb #45547a18
 def disk_needed(cfg: BuildDataset, tasks: dict[str, dict]) -> float:
     "Bytes of `tasks` with the sizes of `cfg`, less the files that they replace."
-    from recon.data.plan import subject_cost
+    from recon.data.estimate import subject_cost
     there = sum(task["path"].stat().st_size for task in tasks.values() if task["path"].exists())
     return sum(subject_cost(**task | sizes(cfg)).size for task in tasks.values()) - there
 
-def ways_to_fit(cfg: BuildDataset, tasks: dict[str, dict], free: float) -> list[str]:
+def suggest_fitting(cfg: BuildDataset, tasks: dict[str, dict], free: float) -> list[str]:
     "For each option, the smallest change with which the dataset would fit."
-    from recon.data.plan import amount
+    from recon.files import format_bytes
     ways, share = [], free/disk_needed(cfg, tasks)
     tries = dict(codec=["zstd", "webp"], size=[cfg.size//k for k in (2, 4, 8)], nviews=[cfg.nviews//k//2*2 or 2 for k in (2, 3, 6)],
                  nsamples=[cfg.nsamples//k for k in (2, 4, 10)])
     for option, values in tries.items():
         needs = {value: disk_needed(replace(cfg, **{option: value}), tasks) for value in values}
-        ways += [f"{option}={value} ({amount(need)})" for value, need in needs.items() if need < .95*free][:1]
+        ways += [f"{option}={value} ({format_bytes(need)})" for value, need in needs.items() if need < .95*free][:1]
     if sources(cfg) == ["people"] and share*cfg.num_people > 4: ways.append(f"num_people={int(.95*share*cfg.num_people)}")
     return ways
 
-def foresee(cfg: BuildDataset, tasks: dict[str, dict], missing: list[str], width: int):
+def print_estimate(cfg: BuildDataset, tasks: dict[str, dict], missing: list[str], width: int):
     "Say what building `missing` takes with so many processes; refuse what the disk cannot hold."
-    from recon.data.plan import Forecast, amount, check_room, duration, free_disk, subject_cost
+    from recon.data.estimate import Forecast, check_room, free_disk, subject_cost
+    from recon.files import format_bytes, format_duration
     folder, todo = tasks[missing[0]]["path"].parent, {name: tasks[name] for name in missing}
     forecast, free = Forecast({name: subject_cost(**task) for name, task in todo.items()}, width), free_disk(folder)
-    print(f"about {duration(forecast.seconds)} with {width} processes, {amount(forecast.size)} of the {amount(free)} free on the disk, "
-          f"{amount(sum(cost.memory for cost in list(forecast.costs.values())[:width]))} of memory")
+    print(f"about {format_duration(forecast.seconds)} with {width} processes, {format_bytes(forecast.size)} of the {format_bytes(free)} free on the disk, "
+          f"{format_bytes(sum(cost.memory for cost in list(forecast.costs.values())[:width]))} of memory")
     need = disk_needed(cfg, todo)
-    check_room(need, free, folder, ways_to_fit(cfg, todo, free) if need > free else [])
+    check_room(need, free, folder, suggest_fitting(cfg, todo, free) if need > free else [])
     return forecast
 
 # %% ../nbs/00_build_dataset.ipynb #a28a3d18
 def build(cfg: BuildDataset, tasks: dict[str, dict], missing: list[str]) -> dict[str, str]:
     "Build `missing`; what was wrong with those that could not be built."
-    from recon.data.build import Outcome, build_task
-    from recon.data.plan import amount, check_room, duration, free_disk, free_memory, subject_cost, worker_count
-    from recon.data.pool import cluster_width, open_pool, outcomes
+    from recon.data.build import BuildResult, build_task
+    from recon.files import format_bytes, format_duration
+    from recon.data.estimate import check_room, free_disk, free_memory, subject_cost, worker_count
+    from recon.data.pool import cluster_width, open_pool, run_tasks
     width = cluster_width(cfg.scheduler) if cfg.scheduler else worker_count(
         cfg.workers, len(missing), max(subject_cost(**tasks[name]).memory for name in missing), free_memory())
-    forecast, begin, problems, size, work = foresee(cfg, tasks, missing, width), time.monotonic(), {}, 0, 0.
-    guess = f"{duration(sum(cost.seconds for cost in forecast.costs.values()))} and {amount(forecast.size)}"
+    forecast, begin, problems, size, work = print_estimate(cfg, tasks, missing, width), time.monotonic(), {}, 0, 0.
+    guess = f"{format_duration(sum(cost.seconds for cost in forecast.costs.values()))} and {format_bytes(forecast.size)}"
     with tqdm(total=len(missing), desc="build", unit="subject") as bar, \
-         closing(outcomes(build_task, {name: (tasks[name],) for name in missing}, open_pool(cfg.scheduler), width)) as results:
+         closing(run_tasks(build_task, {name: (tasks[name],) for name in missing}, open_pool(cfg.scheduler), width)) as results:
         for name, result in results:
             if isinstance(result, OSError) and result.errno == errno.ENOSPC: raise result
-            if isinstance(result, Exception): result = Outcome(problem=f"failed: {result}")
+            if isinstance(result, Exception): result = BuildResult(problem=f"failed: {result}")
             if result.problem: problems[name] = result.problem
             forecast.add(name, result.size)
             size, work = size + result.size, work + result.seconds
             check_room(forecast.size, free_disk(tasks[name]["path"].parent), tasks[name]["path"].parent, [])
             bar.set_postfix_str(str(forecast))
             bar.update()
-    print(f"{len(missing) - len(problems)} subjects in {duration(time.monotonic() - begin)}: {duration(work)} of a core and {amount(size)}, foreseen were {guess}")
+    print(f"{len(missing) - len(problems)} subjects in {format_duration(time.monotonic() - begin)}: {format_duration(work)} of a core and {format_bytes(size)}, foreseen were {guess}")
     return problems
 
 def main(cfg: BuildDataset) -> Path:
     "Build what is missing, then the index; give back the dataset's path."
-    from recon.config import sweep
+    from recon.files import remove_partials
     from recon.data.build import body_of
     from recon.data.writer import write_index
-    from recon.run import alone_in
-    index = locate(cfg.data_root).absolute()
+    from recon.files import exclusive_lock
+    index = resolve_path(cfg.data_root).absolute()
     folder = index.with_suffix("")
-    with alone_in(folder, doing="building there; wait for it, stop it, or give another data_root"):
-        sweep(folder)
+    with exclusive_lock(folder, doing="building there; wait for it, stop it, or give another data_root"):
+        remove_partials(folder)
         tasks, parts = make_tasks(cfg, folder)
         body = body_of(next(iter(tasks.values()))["job"])     # builds the body's cache once, before the processes
         missing = unfinished(tasks)

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tqdm import tqdm
-from .config import Config, is_script, locate, run_script, written
+from .config import Config, is_script, run_script
+from .files import resolve_path, atomic_write
 
 # %% ../nbs/05_reconstruct.ipynb #066ea167
 @dataclass
@@ -58,24 +59,24 @@ class People:
     @classmethod
     def of(cls, cfg: Reconstruct, config: dict): # `config`: of the training run
         "The people of a dataset's split, or of a prepared folder."
-        if locate(cfg.data_root).is_dir():
+        if resolve_path(cfg.data_root).is_dir():
             from recon.body.anny import load_anny
             from recon.data.prepared import PreparedFolder
             body = load_anny().model
             folder = PreparedFolder(cfg.data_root, body.faces, len(body.canonical), config["image_size"], cfg.erode_iter)
             return cls(folder.names, folder.item, body.faces, body.canonical, lambda name: None, lambda name: (1., "cube units"))
         from recon.data.reader import ReconDataset
-        from recon.explore import length_unit
-        from recon.training.validate import true_meshes
+        from recon.viz.explore import length_unit
+        from recon.training.validate import gt_meshes
         data = ReconDataset.as_trained(config, cfg.data_root, cfg.split or None)
-        scan = lambda name: true_meshes(data, name, cfg.view)[0] if "scan_v" in data.group(name) else None
+        scan = lambda name: gt_meshes(data, name, cfg.view)[0] if "scan_v" in data.group(name) else None
         return cls(data.subjects, lambda name: data.read(name, 0, cfg.view), data.body_faces, data.canonical, scan, lambda name: length_unit(data, name))
 
 # %% ../nbs/05_reconstruct.ipynb #f2de2412
 def distances(mesh, scan, unit: tuple):
     "The mesh in the colours of its distances to the scan, and what the colours mean."
     import trimesh
-    from recon.viewer import Scale, surface_error
+    from recon.viz.viewer import Scale, surface_error
     error = surface_error(mesh, scan)*unit[0]
     scale = Scale.around([error], unit[1])
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=scale.colors(error), process=False), f"to the scan, ±{scale.reach:g} {scale.unit}"
@@ -84,7 +85,7 @@ def sheet(item: dict, result, scan=None, unit: tuple = (1., "cube units"), size:
     "Picture, predicted normals, the mesh in colours and normals and, with a scan, its distances to it: from the front and, below, from the back, (H,W,3)."
     import cv2, numpy as np, torch, trimesh
     from recon.metrics.images import views_of
-    from recon.show import as_picture, picture_table
+    from recon.viz.show import as_picture, picture_table
     fit = lambda picture: cv2.resize(np.ascontiguousarray(picture, np.float32), (size, size), interpolation=cv2.INTER_AREA)
     look = lambda mesh: views_of(mesh, (torch.zeros(3), 1.), size, (0, 180))
     mesh = trimesh.Trimesh(result.vertices.numpy(), result.faces.numpy(), vertex_colors=(result.colors.cpu().numpy()*255).round().astype(np.uint8), process=False)
@@ -109,17 +110,17 @@ def check_formats(cfg: Reconstruct) -> list[str]:
 
 def write_textured(cfg: Reconstruct, name: str, mesh: tuple, scene, made_by: dict):
     "The textured files of one person, and the rigged one."
-    from recon.rig import export_rigged
-    from recon.texture import bake, export_textured
-    folder, textured = locate(cfg.save_root), bake(mesh, scene.rgb, cfg.texture or 1024, cfg.texture_faces)
+    from recon.mesh.rig import export_rigged
+    from recon.mesh.texture import bake, export_textured
+    folder, textured = resolve_path(cfg.save_root), bake(mesh, scene.rgb, cfg.texture or 1024, cfg.texture_faces)
     for suffix in check_formats(cfg) if cfg.texture else ():
         if suffix != "ply": export_textured(folder/"textured"/f"{name}.{suffix}", textured, made_by)
-    if cfg.rig: export_rigged(folder/"rigged"/f"{name}.glb", textured, scene.body.vertices[0].cpu(), locate(cfg.rig), made_by)
+    if cfg.rig: export_rigged(folder/"rigged"/f"{name}.glb", textured, scene.body.vertices[0].cpu(), resolve_path(cfg.rig), made_by)
 
 def write_files(cfg: Reconstruct, name: str, result, scene, made_by: dict) -> dict:
     "All files of one person; a report on the mesh."
-    from recon.surface import close_holes, export_mesh, mesh_report
-    folder, colors, faces = locate(cfg.save_root), result.colors.cpu(), result.faces
+    from recon.mesh.surface import close_holes, export_mesh, mesh_report
+    folder, colors, faces = resolve_path(cfg.save_root), result.colors.cpu(), result.faces
     vertices = result.vertices
     if cfg.close_holes:
         vertices, faces = close_holes(vertices, faces)
@@ -131,15 +132,15 @@ def write_files(cfg: Reconstruct, name: str, result, scene, made_by: dict) -> di
 def main(cfg: Reconstruct) -> dict[str, Path]:
     "Reconstruct everybody; the mesh file of each, by name."
     from recon.nets.inference import Scene, reconstruct
-    from recon.show import as_jpeg
-    from recon.training.checkpoint import find_checkpoint
+    from recon.viz.show import as_jpeg
+    from recon.runs.checkpoint import find_checkpoint
     check_formats(cfg)
     if cfg.rig:
-        from recon.people.bvh import load_clips
-        load_clips(locate(cfg.rig))   # a missing or damaged clip is told before the work
+        from recon.body.bvh import load_clips
+        load_clips(resolve_path(cfg.rig))   # a missing or damaged clip is told before the work
     checkpoint = find_checkpoint(cfg.model)
     people = People.of(cfg, checkpoint.card["config"])
-    folder, model, meshes = locate(cfg.save_root), checkpoint.model(), {}
+    folder, model, meshes = resolve_path(cfg.save_root), checkpoint.model(), {}
     made_by = dict(model=str(checkpoint.folder), step=checkpoint.step, trained=checkpoint.written, resolution=cfg.resolution, view=cfg.view,
                    data=str(cfg.data_root), true_normals=cfg.true_normals, subdivide=cfg.subdivide, erode_iter=cfg.erode_iter,
                    min_share=cfg.min_share, min_inside=cfg.min_inside, close_holes=cfg.close_holes, formats=cfg.formats, texture=cfg.texture, rig=cfg.rig)
@@ -151,12 +152,12 @@ def main(cfg: Reconstruct) -> dict[str, Path]:
                 scene = Scene(model, item, people.faces, people.canonical, cfg.true_normals)
                 result = reconstruct(scene, cfg.resolution, cfg.min_share, cfg.min_inside, cfg.subdivide)
                 report = write_files(cfg, name, result, scene, made_by)
-                with written(folder/f"{name}.jpg") as temporary: temporary.write_bytes(as_jpeg(sheet(item, result, people.scan(name), people.unit(name))))
+                with atomic_write(folder/f"{name}.jpg") as temporary: temporary.write_bytes(as_jpeg(sheet(item, result, people.scan(name), people.unit(name))))
             except (ValueError, OSError) as e:
                 print(f"{name}: {e}")
                 continue
             tqdm.write(f"{name}: " + ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in report.items()))
-            with written(card) as temporary: temporary.write_text(json.dumps(made_by))
+            with atomic_write(card) as temporary: temporary.write_text(json.dumps(made_by))
         meshes[name] = path
     if not meshes: raise ValueError(f"{cfg.data_root}: nobody could be reconstructed; see the reasons above")
     print(f"{len(meshes)} meshes in {folder}")

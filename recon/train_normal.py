@@ -16,7 +16,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
 # %% ../nbs/01_train_normal.ipynb #d99bce90
 from dataclasses import dataclass
 from .config import is_script, run_script
-from .run import Run
+from .runs.run import Run
 from .training.loop import TrainOptions
 from .training.presets import NORMAL
 
@@ -32,13 +32,13 @@ class TrainNormal(TrainOptions):
 def main(cfg: TrainNormal, on_log=None) -> Run:
     "Train; give back the run."
     from recon.training.loop import Trainer
-    from recon.training.machines import first_alone_in, launch, starts_others
+    from recon.training.distributed import first_alone_in, launch, should_launch
     from recon.training.validate import validator
-    from recon.training.watch import watched
-    if starts_others(cfg): return launch("recon.train_normal", cfg, on_log)
+    from recon.training.log import tracking
+    if should_launch(cfg): return launch("recon.train_normal", cfg, on_log)
     with first_alone_in(f"{cfg.save_root}/{cfg.exp_name}"):
         trainer = Trainer(cfg, step=1)
-        with watched(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log))
+        with tracking(trainer, on_log) as log: return trainer.fit(log, validator(trainer, log))
 
 def cli(argv=None): run_script(TrainNormal, main, argv)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from .model import BodyModel, region_shares
-from ..config import root, written
+from ..files import root, atomic_write
 
 # %% ../../nbs/body/anny.ipynb #511597ec
 RANK = 96           # directions kept of the space of body shapes
@@ -184,7 +184,7 @@ def load_anny(
     path = (Path(cache) if cache else root()/"data"/"cache")/f"anny-{version('anny')}-rank{RANK}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path) as temporary: build_data().save_safetensors(temporary)
+        with atomic_write(path) as temporary: build_data().save_safetensors(temporary)
     return AnnyBody(ModelData.load_safetensors(path))
 
 # %% ../../nbs/body/anny.ipynb #c5c68f74

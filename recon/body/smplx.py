@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from .model import BodyModel, region_shares
-from ..data.pickles import load_pickle
+from .pickles import load_pickle
 
 # %% ../../nbs/body/smplx.ipynb #3a1fc5a3
 NEEDED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")

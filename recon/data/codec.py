@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CODECS', 'RECORD', 'BODY_RECORD', 'POINT_NAMES', 'check_codec', 'to_pixels', 'encode_png', 'decode_png', 'Crop',
            'crop', 'encode_image', 'decode_crop', 'decode_image', 'encode_depth', 'decode_depth', 'encode_planes',
-           'decode_planes', 'reach_of', 'snap_points', 'fold_normals', 'unfold_normals', 'pack_points', 'unpack_points',
-           'as_bytes', 'stored', 'put', 'get_points', 'get_depth']
+           'decode_planes', 'reach_of', 'quantize_points', 'octahedral_encode', 'octahedral_decode', 'pack_points',
+           'unpack_points', 'as_bytes', 'stored', 'write_group', 'get_points', 'get_depth']
 
 # %% ../../nbs/data/codec.ipynb #47aa3742
 import struct
@@ -164,7 +164,7 @@ def reach_of(points: Tensor) -> float:
     "Half the side of the cube that the steps of a place divide: 1, or more where points (N,3) lie farther out."
     return max(1., float(points.abs().max()))
 
-def snap_points(points: Tensor) -> Tensor:
+def quantize_points(points: Tensor) -> Tensor:
     "Points (N,3) moved to the nearest places that records hold (at most 1.6e-5 along an axis in [-1,1]), so that what is asked there is exact."
     step = reach_of(points) / _STEPS
     return (points/step).round() * step
@@ -172,13 +172,13 @@ def snap_points(points: Tensor) -> Tensor:
 # %% ../../nbs/data/codec.ipynb #1dd1c868
 def _sign(x: Tensor) -> Tensor: return torch.where(x < 0, -1., 1.)
 
-def fold_normals(normals: Tensor) -> Tensor:
+def octahedral_encode(normals: Tensor) -> Tensor:
     "Unit vectors (...,3) as places (...,2) on the unfolded octahedron, in [-1,1]."
     n = normals / normals.abs().sum(-1, keepdim=True).clamp(min=1e-9)
     return torch.where(n[..., 2:] < 0, (1 - n[..., [1, 0]].abs())*_sign(n[..., :2]), n[..., :2])
 
-def unfold_normals(places: Tensor) -> Tensor:
-    "The unit vectors of `fold_normals`."
+def octahedral_decode(places: Tensor) -> Tensor:
+    "The unit vectors of `octahedral_encode`."
     z = 1 - places.abs().sum(-1, keepdim=True)
     return normalize(torch.cat([places - _sign(places)*(-z).clamp(min=0), z], -1), dim=-1)
 
@@ -191,7 +191,7 @@ def pack_points(
     reach = reach_of(values["pts"])
     out = np.empty(len(values["pts"]), BODY_RECORD if "body_d" in values else RECORD)
     out["pts"] = (values["pts"]*(_STEPS/reach)).round().short()
-    nrm = (fold_normals(values["nrm"])*_STEPS).round().short()
+    nrm = (octahedral_encode(values["nrm"])*_STEPS).round().short()
     out["nrm"] = torch.where(nrm.flip(-1).abs() == _STEPS, nrm.abs(), nrm)      # on the rim of the unfolded octahedron two places are one normal
     out["d"] = values["d"][:, 0].half()
     out["rgb"] = (values["rgb"].clamp(0, 1)*255).round().byte()
@@ -213,7 +213,7 @@ def unpack_points(
         part = records[..., offset:offset + kind.itemsize].clone(memory_format=torch.contiguous_format)    # aligned, even a single record
         return part.view({"i2": torch.int16, "f2": torch.float16, "u1": torch.uint8, "i4": torch.int32}[kind.base.str[1:]])
     scale = torch.as_tensor(reach, dtype=torch.float32, device=records.device)[..., None, None] / _STEPS
-    out = dict(pts=field("pts").float()*scale, d=field("d").float(), nrm=unfold_normals(field("nrm").float()/_STEPS), rgb=field("rgb").float()/255)
+    out = dict(pts=field("pts").float()*scale, d=field("d").float(), nrm=octahedral_decode(field("nrm").float()/_STEPS), rgb=field("rgb").float()/255)
     if layout is RECORD: return out
     bary = field("body_bary").float()/_STEPS
     return out | dict(body_d=field("body_d").float(), body_bary=torch.cat([bary, 1 - bary.sum(-1, keepdim=True)], -1), body_face=field("body_face")[..., 0])
@@ -234,7 +234,7 @@ def _bytes(group: h5py.Group, name: str, items: list):
     made = group.create_dataset(name, (len(items),), dtype=h5py.vlen_dtype(np.uint8))
     for i, item in enumerate(items): made[i] = np.frombuffer(item, np.uint8)
 
-def put(
+def write_group(
     group: h5py.Group,
     arrays: dict,        # by entry; pictures as lists of encoded bytes
     codec: str = "png",

@@ -9,8 +9,9 @@ __all__ = ['recoded', 'convert']
 from pathlib import Path
 import h5py, tyro
 import numpy as np
-from ..config import is_script, locate, written
-from .codec import POINT_NAMES, check_codec, decode_image, encode_image, get_depth, get_points, put
+from ..config import is_script
+from ..files import resolve_path, atomic_write
+from .codec import POINT_NAMES, check_codec, decode_image, encode_image, get_depth, get_points, write_group
 from .reader import open_dataset
 from .writer import HEAD, seal
 
@@ -32,16 +33,16 @@ def convert(
 ) -> Path:
     "Write a dataset again in another layout."
     check_codec(codec)
-    target = locate(target)
-    with open_dataset(source) as file, written(target) as temporary, h5py.File(temporary, "w", libver="latest") as index:
+    target = resolve_path(target)
+    with open_dataset(source) as file, atomic_write(target) as temporary, h5py.File(temporary, "w", libver="latest") as index:
         index.attrs.update(file.attrs)
         for name in file:
             part = target.with_suffix("")/f"{name}.h5"
-            with written(part) as beside:
+            with atomic_write(part) as beside:
                 with h5py.File(beside, "w", userblock_size=HEAD) as out:
                     group = out.create_group(name)
                     group.attrs.update(file[name].attrs)
-                    put(group, recoded(file[name], codec), codec)
+                    write_group(group, recoded(file[name], codec), codec)
                 seal(beside)
             index[name] = h5py.ExternalLink(part.relative_to(target.parent).as_posix(), f"/{name}")
     return target

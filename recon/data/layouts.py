@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from ..body.anny import BODY_VERTICES, body_from_anny_topology
 from ..body.smplx import NAMES, SmplBody, load_smpl, pose_smpl, rotations
-from .pickles import load_pickle
+from ..body.pickles import load_pickle
 
 # %% ../../nbs/data/layouts.ipynb #69d7a61e
 @dataclass

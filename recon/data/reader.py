@@ -16,11 +16,11 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from ..config import locate
+from ..files import resolve_path
 from ..conventions import back_view, project, view_rotation
 from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points
-from .cues import shape_planes
-from .finish import Finish, collate, draw, moved, whole, window
+from ..body.cues import shape_planes
+from .batch import BatchTransform, collate, sample_augmentation, to_device, whole, window
 
 # %% ../../nbs/data/reader.ipynb #800c5b86
 LAYOUT = "cam_azh cam_eva smpl_v vis rgb_img nrm_img".split()     # and `points`, or these four:
@@ -28,7 +28,7 @@ LOOSE_POINTS = "pts rgb nrm d".split()
 
 def open_dataset(path: Path) -> h5py.File:
     "Open a dataset file for reading, or say why it is none."
-    path = locate(path)
+    path = resolve_path(path)
     if not path.exists(): raise FileNotFoundError(f"{path}: no such dataset; build one with `papermill nbs/00_build_dataset.ipynb`")
     try: file = h5py.File(path, "r")
     except OSError as e: raise ValueError(f"{path}: not an HDF5 file, or cut off ({e}); build it again") from e
@@ -95,7 +95,7 @@ class ReconDataset(Dataset):
         lighting: float = 0.,      # strength of a random light on pictures and colours (`recon.data.lighting`)
         perspective: bool = False, # admit files of perspective pictures, which can be looked at but not trained on
     ):
-        self.path, self.image_size, self.num_samples = locate(path), image_size, num_samples
+        self.path, self.image_size, self.num_samples = resolve_path(path), image_size, num_samples
         self.white_bg, self.aug_jitter, self.seed, self.lighting, self.epoch = white_bg, aug_jitter, seed, lighting, 0
         with open_dataset(path) as file:
             self.body_faces, self.canonical, self.body_regions = _shared_body(file)
@@ -176,7 +176,7 @@ class ReconDataset(Dataset):
 
     def pictures(self, subject: str, view: int) -> dict:
         "Colour and normal pictures (3,S,S) and masks (1,S,S) of a view and, flipped onto it, of its back view."
-        item = self._window(subject, view) | draw(lighting=bool(self.lighting)) | dict(R=self.rotation(subject, view))
+        item = self._window(subject, view) | sample_augmentation(lighting=bool(self.lighting)) | dict(R=self.rotation(subject, view))
         return _only(self.finish.pictures(collate([item])))
 
     def points(self, subject: str, rows: slice = slice(None)) -> dict:
@@ -189,9 +189,9 @@ class ReconDataset(Dataset):
         return (depth if depth.shape[-1] == self.image_size else F.interpolate(depth, (self.image_size,)*2, mode="nearest"))[0]
 
     @property
-    def finish(self) -> Finish:
+    def finish(self) -> BatchTransform:
         "What makes of a batch of compact items what the networks take."
-        return Finish(self.image_size, self.lighting)
+        return BatchTransform(self.image_size, self.lighting)
 
     def compact(self, subject: str, first_point: int, view: int, rng=None) -> dict:
         "One item as it is stored, to be finished on the training device: bytes, records, and the numbers drawn."
@@ -200,7 +200,7 @@ class ReconDataset(Dataset):
         item = self._window(subject, view) | opened.points(slice(first_point, first_point + self.num_samples))
         item |= dict(R=opened.rotations[view], smpl_v=torch.from_numpy(opened["smpl_v"][:]), vis_class=visibility_class(front, back).to(torch.int8))
         if self.has_cues: item["cue_planes"] = self._cue_planes(item, subject, view)
-        return item | draw(rng, bool(self.lighting), self.white_bg, self.aug_jitter)
+        return item | sample_augmentation(rng, bool(self.lighting), self.white_bg, self.aug_jitter)
 
     def _window(self, subject: str, view: int) -> dict:
         "The pictures of a view and its back view, as bytes."
@@ -235,7 +235,7 @@ class _Compact(Dataset):
         if isinstance(place, tuple): self.data.epoch, place = place
         return self.data.compact(*self.data.choice(place))
 
-def _finished(finish: Finish, items: list) -> dict:
+def _finished(finish: BatchTransform, items: list) -> dict:
     "Items as one finished batch."
     return finish(collate(items))
 
@@ -250,7 +250,7 @@ def load_batches(
     together = partial(_finished, finish) if here else collate    # on a CPU the workers finish them
     loader = DataLoader(_Compact(data), batch_sampler=batches, num_workers=workers, pin_memory=not here, collate_fn=together,
                         generator=torch.Generator())      # the loader draws a seed for its workers: not from the numbers that a resumed run goes on with
-    for batch in loader: yield batch if here else finish(moved(batch, device))
+    for batch in loader: yield batch if here else finish(to_device(batch, device))
 
 # %% ../../nbs/data/reader.ipynb #2fcc825e
 def alignment(item: dict, band: float = 2e-3, camera_mode: str = "orth") -> dict:

@@ -13,7 +13,7 @@ import torch, trimesh
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
-from ..geometry.mesh import gather, vertex_normals, weld
+from ..geometry.mesh import interpolate_face_attributes, vertex_normals, weld
 
 # %% ../../nbs/data/scan.ipynb #127b820d
 @dataclass
@@ -37,7 +37,7 @@ class Subject:
 
     def color(self, face: Tensor, bary: Tensor) -> Tensor:
         "Colours (N,3) at points on faces (N,), of barycentric weights (N,3)."
-        return self.colors(face, bary) if callable(self.colors) else gather(self.colors, self.faces, face, bary)
+        return self.colors(face, bary) if callable(self.colors) else interpolate_face_attributes(self.colors, self.faces, face, bary)
 
     @property
     def vertex_colors(self) -> Tensor:

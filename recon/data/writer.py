@@ -15,15 +15,15 @@ from pathlib import Path
 from torch import Tensor
 from zlib import crc32
 from ..body.model import BodyModel
-from ..config import written
-from ..conventions import DISTANCE, back_view, camera_position, view_cameras
-from .codec import check_codec, encode_image, encode_planes, put, snap_points, to_pixels
-from .cues import shape_planes
-from .points import ask_body, ask_scan, draw_points
+from ..files import atomic_write
+from ..conventions import CAMERA_DISTANCE, back_view, camera_position, view_cameras
+from .codec import check_codec, encode_image, encode_planes, write_group, quantize_points, to_pixels
+from ..body.cues import shape_planes
+from .points import body_targets, scan_targets, draw_points
 from .scan import Subject
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
-from ..geometry.render import Hits, cast_view, render_view, visible_faces
+from ..geometry.render import Fragments, cast_view, render_view, visible_faces
 
 # %% ../../nbs/data/writer.ipynb #93ddad62
 def view_arrays(subject: Subject, body: BodyModel, cameras: np.ndarray, size: int, camera_mode: str = "orth", codec: str = "png") -> dict:
@@ -59,8 +59,8 @@ def uv_image(body: BodyModel, hits) -> Tensor:
 
 # %% ../../nbs/data/writer.ipynb #5e3dc314
 def body_depth(
-    front: Hits,  # of the body, from one side
-    back: Hits,   # and from the other
+    front: Fragments,  # of the body, from one side
+    back: Fragments,   # and from the other
 ) -> Tensor:      # (2,S,S) z of the front and the back surface in the front view's frame; 9 where there is none
     "Where a view's rays enter and leave the body."
     z = torch.stack([front.depth, -back.depth.flip(1)])
@@ -69,8 +69,8 @@ def body_depth(
 # %% ../../nbs/data/writer.ipynb #2ff36725
 def point_arrays(subject: Subject, body: BodyModel, n: int, seed: int) -> dict:
     "All that belongs to points, drawn where packed records can hold them: the scan's answers and the body's."
-    points = snap_points(draw_points(subject, n, torch.Generator().manual_seed(seed)))
-    return dict(pts=points, **ask_scan(subject, points), **ask_body(subject, body, points))
+    points = quantize_points(draw_points(subject, n, torch.Generator().manual_seed(seed)))
+    return dict(pts=points, **scan_targets(subject, points), **body_targets(subject, body, points))
 
 # %% ../../nbs/data/writer.ipynb #3795df58
 def write_subject(
@@ -93,18 +93,18 @@ def write_subject(
     arrays = {**view_arrays(subject, body, cameras, size, camera_mode, codec), **point_arrays(subject, body, points, seed),
               **camera_arrays(cameras), "smpl_v": subject.body_vertices, "joints_3d": subject.joints}
     if keep_scan: arrays |= scan_arrays(subject)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=HEAD) as file:
             group = file.create_group(subject.name)
             group.attrs.update(label=subject.label, recipe=recipe, camera_mode=camera_mode)
             if subject.facts: group.attrs["facts"] = json.dumps(subject.facts)   # of a scan: height, scale, centre, fit of the body
-            put(group, arrays, codec)
+            write_group(group, arrays, codec)
         seal(temporary)
 
 def camera_arrays(cameras: np.ndarray) -> dict:
     "SiTH's entries for `cameras` (V,2), azimuth and elevation in degrees."
-    return dict(cam_azh=cameras[:, :1], cam_eva=cameras[:, 1:], cam_rad=np.full((len(cameras), 1), DISTANCE),
-                cam_pos=DISTANCE*np.stack([camera_position(*camera) for camera in cameras]))
+    return dict(cam_azh=cameras[:, :1], cam_eva=cameras[:, 1:], cam_rad=np.full((len(cameras), 1), CAMERA_DISTANCE),
+                cam_pos=CAMERA_DISTANCE*np.stack([camera_position(*camera) for camera in cameras]))
 
 # %% ../../nbs/data/writer.ipynb #1b3cb525
 def scan_arrays(subject: Subject) -> dict:
@@ -140,7 +140,7 @@ def write_index(
 ):
     "Link the subjects' files into one dataset."
     path = Path(path)
-    with written(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         for part in files: file[Path(part).stem] = h5py.ExternalLink(Path(part).relative_to(path.parent).as_posix(), f"/{Path(part).stem}")
         if body.regions is not None: file.attrs["body_regions"] = body.regions.numpy()
         file.attrs.update(body_name=body.name, body_faces=body.faces.int().numpy(), body_canonical=body.canonical.numpy(), split=json.dumps(split), refused=json.dumps(refused))

@@ -13,7 +13,7 @@ from math import inf
 import torch
 import warp as wp
 from torch import Tensor
-from .nearest import add_signs, available, make_tree, nearest_points, surface_sides
+from .nearest import apply_sign, available, make_tree, nearest_points, classify_faces
 
 # %% ../../nbs/geometry/query.ipynb #a73f51de
 wp.config.log_level = wp.LOG_WARNING
@@ -21,7 +21,7 @@ wp.config.enable_backward = False   # no query carries a gradient
 
 @cache
 def start_warp():
-    "Start warp, once. Where there is no CUDA driver it would say so on every start, past Python; `recon.doctor` says it better."
+    "Start warp, once. Where there is no CUDA driver it would say so on every start, past Python; `recon.tools.doctor` says it better."
     if find_library("cuda"): return wp.init()
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -116,7 +116,7 @@ class MeshQuery:
             if not signed or self._sides(): answers = nearest_points(self._mesh, self._tree(), points, float(max_distance))
             if not signed: return answers
             if self._sides():
-                add_signs(self._mesh, self._sides(), points, answers, float(accuracy))
+                apply_sign(self._mesh, self._sides(), points, answers, float(accuracy))
                 return answers
         if signed: return self._launch(_signed, points, float(max_distance), float(accuracy))
         return self._launch(_closest, points, float(max_distance))
@@ -134,7 +134,7 @@ class MeshQuery:
         "What the quick signs need; None for a mesh that is not closed."
         if self._prepared[1] is None:
             inside = lambda points: self._launch(_signed, points, 1e6, 2.)[0] < 0
-            self._prepared[1] = surface_sides(self._mesh, self._tree(), self.vertices, self.faces, inside) or ()
+            self._prepared[1] = classify_faces(self._mesh, self._tree(), self.vertices, self.faces, inside) or ()
         return self._prepared[1] or None
 
     def signed_distance(self, points: Tensor) -> Tensor:

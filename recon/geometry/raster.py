@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 import warp as wp
 from torch import Tensor
-from ..conventions import DISTANCE, project
+from ..conventions import CAMERA_DISTANCE, project
 from .query import start_warp
 from .refined import RefinedColors
 
@@ -82,7 +82,7 @@ def frame(at: Tensor, size: int) -> tuple[slice, slice]:
 
 def can_draw(view: Tensor, camera_mode: str = "orth") -> bool:
     "Whether vertices (V,3) in the camera's frame can be drawn: on a CPU, none beside or behind the camera."
-    return view.device.type == "cpu" and (camera_mode == "orth" or bool(view[:, 2].max() < DISTANCE - .01))
+    return view.device.type == "cpu" and (camera_mode == "orth" or bool(view[:, 2].max() < CAMERA_DISTANCE - .01))
 
 def draw(
     view: Tensor,     # (V,3) vertices in the camera's frame
@@ -99,7 +99,7 @@ def draw(
     at = (on_plane*view.new_tensor([1, -1]) + 1)*(size*samples/2) - first
     bits = min(16, 28 - int(at.abs().max().clamp(min=1).log2().ceil()))
     at = (at*2**bits).round().int().contiguous()
-    key = (view[:, 2] if camera_mode == "orth" else 1/(DISTANCE - view[:, 2])).contiguous()
+    key = (view[:, 2] if camera_mode == "orth" else 1/(CAMERA_DISTANCE - view[:, 2])).contiguous()
     shape = (rows.stop - rows.start)*samples, (columns.stop - columns.start)*samples
     face, depth = torch.full(shape, -1, dtype=torch.int32), torch.full(shape, -torch.inf)
     if face.numel():
@@ -173,7 +173,7 @@ def fill(raster: Raster, size: int) -> tuple[Tensor, Tensor, Tensor]:
     "Face (S,S), -1 for none, barycentric weights (S,S,3) and z in the camera's frame (S,S), -inf for none."
     face, bary, depth = torch.full((size, size), -1), torch.zeros(size, size, 3), torch.full((size, size), -torch.inf)
     if raster.face.numel():
-        wp.launch(_fill, raster.face.shape, [wp.from_torch(raster.face), wp.from_torch(raster.depth), raster.rows.start, raster.columns.start, DISTANCE,
+        wp.launch(_fill, raster.face.shape, [wp.from_torch(raster.face), wp.from_torch(raster.depth), raster.rows.start, raster.columns.start, CAMERA_DISTANCE,
                   *_drawn(raster), wp.from_torch(face), wp.from_torch(bary, dtype=wp.vec3), wp.from_torch(depth)], device="cpu")
     return face, bary, depth
 

@@ -9,7 +9,7 @@ __all__ = ['RefinedColors', 'descend', 'FaceTree', 'split_faces']
 from dataclasses import dataclass
 import torch
 from torch import Tensor
-from .mesh import gather
+from .mesh import interpolate_face_attributes
 
 # %% ../../nbs/geometry/refined.ipynb #17ad4fa2
 @dataclass
@@ -20,7 +20,7 @@ class RefinedColors:
     first: Tensor    # (T,) the first of a face's four sub-faces; -1: not split
 
     def __call__(self, face: Tensor, bary: Tensor) -> Tensor:
-        return gather(self.values, self.corners, *descend(self.first, face, bary))
+        return interpolate_face_attributes(self.values, self.corners, *descend(self.first, face, bary))
 
     @classmethod
     def plain(cls, values: Tensor, faces: Tensor):

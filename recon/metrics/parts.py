@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import trimesh
 from torch import Tensor
-from ..geometry.mesh import gather, morton_order, weld
+from ..geometry.mesh import interpolate_face_attributes, morton_order, weld
 from ..geometry.query import MeshQuery
 from ..geometry.render import rotation
 
@@ -52,7 +52,7 @@ class Regions:
     def __call__(self, points: Tensor) -> Tensor:  # (N,3) to (N,) number in `REGIONS`
         "The region of the nearest point of the body."
         _, face, bary = self.query.closest(points)
-        return gather(self.shares, self.query.faces, face, bary).argmax(1)
+        return interpolate_face_attributes(self.shares, self.query.faces, face, bary).argmax(1)
 
 # %% ../../nbs/metrics/parts.ipynb #1c8c84aa
 def open_edges(mesh: trimesh.Trimesh | MeshQuery) -> int:

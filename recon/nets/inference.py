@@ -9,12 +9,12 @@ __all__ = ['Reconstruction', 'Scene', 'reconstruct']
 from dataclasses import dataclass
 import torch, trimesh
 from torch import Tensor
-from ..conventions import facing
-from ..geometry.mesh import along_curve
+from ..conventions import flip_normal_z
+from ..geometry.mesh import map_in_morton_order
 from ..geometry.query import MeshQuery
-from .body import Body, Nearest
+from .body import Body, ClosestPoint
 from .model import Encoded, Reconstructor
-from ..surface import clean_components, extract_surface
+from ..mesh.surface import remove_floaters, extract_surface
 
 # %% ../../nbs/nets/inference.ipynb #f16de15d
 @dataclass
@@ -47,18 +47,18 @@ class Scene:
 
     def _normals(self, batch: dict, true_normals: bool) -> list[Tensor]:
         "Normal maps of front and back, each towards its own camera."
-        if true_normals: return [batch["front_nrm_img"], facing(batch["back_nrm_img"])]
+        if true_normals: return [batch["front_nrm_img"], flip_normal_z(batch["back_nrm_img"])]
         return [self.model.predict_normals(batch[f"{side}_rgb_img"]) * batch[f"{side}_mask"] for side in ("front", "back")]
 
-    def _nearest(self, points: Tensor) -> Nearest:
+    def _nearest(self, points: Tensor) -> ClosestPoint:
         distance, face, bary = self.query.closest(points, signed=True)
-        return Nearest(distance[None, :, None], face[None], bary[None])
+        return ClosestPoint(distance[None, :, None], face[None], bary[None])
 
     @torch.no_grad()
     def sdf(self, points: Tensor) -> Tensor:
         "Signed distances (N,) at points (N,3)."
         ask = lambda p: [self.model.sdf(self.encoded, p[None], self._nearest(p), self.body)[0, :, 0]]
-        return along_curve(ask, points.to(self.device))[0]
+        return map_in_morton_order(ask, points.to(self.device))[0]
 
     @torch.no_grad()
     def rgb(self, points: Tensor, chunk: int = 65_536) -> Tensor:
@@ -76,6 +76,6 @@ def reconstruct(
 ) -> Reconstruction:
     "Surface and colours of one person."
     vertices, faces = extract_surface(scene.sdf, resolution, device=scene.device)
-    vertices, faces, _ = clean_components(vertices, faces, min_share, scene.mask, min_inside)
+    vertices, faces, _ = remove_floaters(vertices, faces, min_share, scene.mask, min_inside)
     if subdivide: vertices, faces = map(torch.from_numpy, trimesh.remesh.subdivide(vertices.numpy(), faces.numpy()))
     return Reconstruction(vertices, faces, scene.rgb(vertices), scene.front_nrm[0], scene.back_nrm[0])

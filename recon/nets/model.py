@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from ..data.cues import CUES
-from .body import Body, Nearest, body_features, step_aside
+from ..body.cues import CUES
+from .body import Body, ClosestPoint, body_features, reproject_to_face
 from .features import pixel_features
 from .hourglass import Hourglass
 from .mlp import Embedding, FieldMLP
@@ -115,7 +115,7 @@ class Reconstructor(nn.Module):
     def sdf(self,
         encoded: Encoded,
         points: Tensor,    # (B,N,3) in the frame of the view
-        nearest: Nearest,  # the body's answer at `points`
+        nearest: ClosestPoint,  # the body's answer at `points`
         body: Body,
     ) -> Tensor:           # (B,N,1) negative inside
         "Signed distances."
@@ -128,19 +128,19 @@ class Reconstructor(nn.Module):
             return value[..., :1] + torch.lerp(nearest.distance, wrapped_distance(cues), weight)
         return value + nearest.distance if self.options.residual else value
 
-    def rgb(self, encoded: Encoded, points: Tensor, nearest: Nearest, body: Body) -> Tensor:
+    def rgb(self, encoded: Encoded, points: Tensor, nearest: ClosestPoint, body: Body) -> Tensor:
         "Colours (B,N,3) in [0,1] at points (B,N,3)."
         x = [pixel_features(encoded.color, points), self.embed_color(body_features(points, nearest, body, self.options.pos_dim))]
         if self.options.point_cues: x += [shape_cues(encoded, points), pixel_colors(encoded, points)]
         value = self.rgb_decoder(torch.cat(x, -1))
         return blend(value, pixel_colors(encoded, points)) if self.options.blend_pixels else value
 
-    def normals(self, encoded: Encoded, points: Tensor, nearest: Nearest, body: Body, at: Tensor, step: float = 1e-3) -> Tensor:
+    def normals(self, encoded: Encoded, points: Tensor, nearest: ClosestPoint, body: Body, at: Tensor, step: float = 1e-3) -> Tensor:
         "Unit surface normals (B,N,3): forward differences from the distances `at` the points (DESIGN of SiTH: step 0.001)."
         shifts = step * torch.eye(3, device=points.device)
         moved = (points[:, :, None] + shifts).flatten(1, 2)
-        repeated = Nearest(*(a.repeat_interleave(3, 1) for a in nearest))
-        aside = step_aside(repeated, points.repeat_interleave(3, 1), moved, body)
+        repeated = ClosestPoint(*(a.repeat_interleave(3, 1) for a in nearest))
+        aside = reproject_to_face(repeated, points.repeat_interleave(3, 1), moved, body)
         ahead = self.sdf(encoded, moved, aside, body).unflatten(1, (-1, 3))[..., 0]
         return normalize((ahead - at) / step, dim=-1)
 

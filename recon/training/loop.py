@@ -16,18 +16,20 @@ import torch
 from torch.autograd.profiler import record_function
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
-from ..config import Config, locate, root
-from ..data.plan import amount, duration, free_disk
+from ..config import Config
+from ..files import resolve_path, root
+from ..files import format_bytes, format_duration
+from ..data.estimate import free_disk
 from ..data.reader import ReconDataset, load_batches
 from ..nets.model import ModelOptions, Reconstructor
-from ..run import Run
-from ..sith import load as load_sith
-from .checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, mark_best, remarks, resumed_state, save_checkpoint, set_aside
+from ..runs.run import Run
+from ..runs.sith import load as load_sith
+from ..runs.checkpoint import Checkpoint, checkpoints_below, find_checkpoint, load_weights, mark_best, resume_warnings, resumed_state, save_checkpoint, archive_later
 from .losses import StepLosses, loss_counts
-from .machines import agreed, anyone, host_group, interruptible, join_processes, share, told_otherwise
+from .distributed import broadcast, any_rank, cpu_group, interruptible, join_processes, split_micro_batches, precision_mismatch
 from .optim import learning_rates, make_optimizer, make_schedule
-from .plan import check_disk, check_memory, checkpoint_size, free_on, needs, pass_seconds, rate, surely_fits
-from .tuning import tuned, usable
+from .estimate import check_disk, check_memory, checkpoint_size, free_on, estimate_memory, pass_seconds, measured_flops, trivially_fits
+from .speedups import apply_speedups, usable
 
 # %% ../../nbs/training/loop.ipynb #dabf89a6
 @dataclass
@@ -134,7 +136,7 @@ def starting_point(options, step: int, run: Path) -> Checkpoint | Path | None:
     "The checkpoint to start from, a SiTH checkpoint's path, or None for fresh weights."
     if not options.resume: return None
     if options.resume != "auto":
-        path = locate(options.resume)
+        path = resolve_path(options.resume)
         return path if path.is_file() else find_checkpoint(path)
     if (run/"checkpoints").exists():
         try: return find_checkpoint(run)
@@ -156,7 +158,7 @@ class Prepared:
         torch.manual_seed(options.seed)
         self.data = ReconDataset(options.data_root, options.image_size, options.num_samples, options.white_bg, options.aug_jitter, "train", options.seed,
                                  options.lighting)
-        self.model = tuned(Reconstructor(ModelOptions.of(options)).to(self.device), options, self.device)
+        self.model = apply_speedups(Reconstructor(ModelOptions.of(options)).to(self.device), options, self.device)
         self.shared = None if step == 1 else self._body()
         self.data.has_cues &= step > 1 and self.model.needs_cues    # what no network takes is not read
         self.optimizer = make_optimizer(self.model, options, step)
@@ -165,7 +167,7 @@ class Prepared:
         self.total = self.per_epoch * options.epochs
         self.schedule = make_schedule(self.optimizer, options.lr_scheduler, options.lr_warmup_steps, self.total, options.lr_num_cycles, options.lr_power)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.model.mixed == torch.float16)
-        self.folder = locate(options.save_root)/options.exp_name
+        self.folder = resolve_path(options.save_root)/options.exp_name
         self.done = 0
 
     def _body(self):
@@ -185,7 +187,7 @@ class Planned(Prepared):
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         super().__init__(options, step, device)
         self.free = free_on(self.device, self.accelerator.num_processes if self.device.type == "cpu" else 1)
-        self.needs = None if surely_fits(options, self.free) else needs(options, step)
+        self.needs = None if trivially_fits(options, self.free) else estimate_memory(options, step)
         if self.needs: check_memory(options, step, self.needs, self.free, str(self.device))
         self.checkpoint = checkpoint_size(self.model)
         stay = options.keep or -(-self.total // (options.save_steps or options.save_every*self.per_epoch))
@@ -196,29 +198,29 @@ class Planned(Prepared):
         "What the run is about to do."
         o, trained = self.options, sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         where = f"{self.device}" if self.accelerator.num_processes == 1 else f"{self.accelerator.num_processes} processes ({self.device.type})"
-        remark = told_otherwise(o.mixed_precision)
-        memory = amount(self.needs.memory(o.batch_size)) if self.needs else f"less than {amount(.1*self.free)}"
+        remark = precision_mismatch(o.mixed_precision)
+        memory = format_bytes(self.needs.memory(o.batch_size)) if self.needs else f"less than {format_bytes(.1*self.free)}"
         return (f"Step {self.step} ({', '.join(learning_rates(o, self.step))}): {trained/1e6:.1f} M parameters, {len(self.data)} people, "
                 f"{o.epochs} epochs of {self.per_epoch} steps of {self.people} people, on {where}, {self.origin}. {remark}\n"
-                f"Memory: {memory} of {amount(self.free)} free. Disk: checkpoints of {amount(self.checkpoint)}, up to {amount(self.disk)} of {amount(free_disk(self.folder))} free, "
+                f"Memory: {memory} of {format_bytes(self.free)} free. Disk: checkpoints of {format_bytes(self.checkpoint)}, up to {format_bytes(self.disk)} of {format_bytes(free_disk(self.folder))} free, "
                 f"every {o.save_every} epochs in {self.folder}; curves beside them.")
 
     def forecast(self, losses, batch: dict) -> str:
         "What a step and the rest of the run will take: two passes over a batch are tried, or the arithmetic reckoned where they would take long."
         parts, left = self.options.gradient_accumulation_steps, self.total - self.done
         if left < 100: return ""        # as long as the trial
-        reckoned = self.needs.flops*self.options.batch_size/rate(self.device) if self.needs else 0
+        reckoned = self.needs.flops*self.options.batch_size/measured_flops(self.device) if self.needs else 0
         seconds = parts * (reckoned if reckoned > 30 else pass_seconds(losses, batch, self.device))
-        return f"About {seconds:.2g} s a step, {duration(seconds*left)} for {left} steps" + (", reckoned from their arithmetic" if reckoned > 30 else "") + "."
+        return f"About {seconds:.2g} s a step, {format_duration(seconds*left)} for {left} steps" + (", reckoned from their arithmetic" if reckoned > 30 else "") + "."
 
 # %% ../../nbs/training/loop.ipynb #ae53d152
 class Resumable(Planned):
     "A run that starts where an earlier one ended."
     def __init__(self, options: TrainOptions, step: int, device: torch.device = None):
         super().__init__(options, step, device)
-        self.origin = self._start(agreed(self.accelerator, starting_point(options, step, self.folder) if self.first else None))
+        self.origin = self._start(broadcast(self.accelerator, starting_point(options, step, self.folder) if self.first else None))
         if self.first:
-            if aside := set_aside(self.folder, self.done): self.origin += f"; what an earlier run left after it is now in {aside}"
+            if aside := archive_later(self.folder, self.done): self.origin += f"; what an earlier run left after it is now in {aside}"
             Run(self.folder).rewind(self.done)
         self.run = Run.create(self.folder, options) if self.first else Run(self.folder)
 
@@ -233,7 +235,7 @@ class Resumable(Planned):
         if source.step > self.step: raise ValueError(f"{source.folder}: written by step {source.step}; step {self.step} cannot resume from a later one")
         self.load_state(resumed_state(source, self.data))
         self.done = source.card["global_step"]
-        return f"going on from step {self.done} of {self.total} ({source.folder}){remarks(source, self.options)}"
+        return f"going on from step {self.done} of {self.total} ({source.folder}){resume_warnings(source, self.options)}"
 
     def state(self) -> dict:
         "All but the weights that the next update depends on."
@@ -280,7 +282,7 @@ class Trainer(Reported):
         super().__init__(options, step, device)
         self.losses = StepLosses(self.model, options, step, self.shared)
         if self.accelerator.num_processes > 1: self.losses = self.accelerator.prepare_model(self.losses)
-        self.hosts, self.waited, self.sums, self.norms = host_group(self.accelerator), 0., {}, {}
+        self.hosts, self.waited, self.sums, self.norms = cpu_group(self.accelerator), 0., {}, {}
         self.since = time.perf_counter()
 
     def order(self):
@@ -289,7 +291,7 @@ class Trainer(Reported):
         for step in range(self.done, self.total):
             epoch, place = divmod(step, self.per_epoch)
             batch = epoch_batches(len(self.data), self.people, o.seed, epoch)[place]
-            for part in share(batch, o.gradient_accumulation_steps, mine, of): yield [(epoch, i) for i in part]
+            for part in split_micro_batches(batch, o.gradient_accumulation_steps, mine, of): yield [(epoch, i) for i in part]
 
     def updates(self):
         "The batches of each coming step, a list of parts; from now to the end of the run."
@@ -319,7 +321,7 @@ class Trainer(Reported):
                 if self.done % self.options.log_every == 0 or self.done == self.total: self._log(bar, on_log)
                 if self.options.save_steps and self.done % self.options.save_steps == 0: self.save()
                 if self.done % self.per_epoch == 0: self._end_epoch(self.done // self.per_epoch, on_epoch)
-                if anyone(bool(self.asked), self.hosts): break
+                if any_rank(bool(self.asked), self.hosts): break
         self.save()
         if self.done < self.total: self.say(f"Stopped after step {self.done} of {self.total}; saved. Run the same command again to go on from here.")
         return self.run
@@ -337,7 +339,7 @@ class Trainer(Reported):
         "Save when it is time, then validate."
         if epoch % self.options.save_every == 0: self.save()
         began = time.perf_counter()
-        metric = agreed(self.accelerator, on_epoch(epoch) if on_epoch and self.first else None)
+        metric = broadcast(self.accelerator, on_epoch(epoch) if on_epoch and self.first else None)
         self.since += time.perf_counter() - began        # a step's time is not that of validation
         if metric is not None: self.save(metric)
 

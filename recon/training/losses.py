@@ -10,9 +10,9 @@ __all__ = ['COUNTED', 'map_count', 'map_loss', 'loss_counts', 'by_name', 'normal
 import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import record_function
-from ..conventions import facing
+from ..conventions import flip_normal_z
 from ..geometry.query import MeshQuery
-from ..nets.body import Body, Nearest, ask_body
+from ..nets.body import Body, ClosestPoint, closest_on_body
 from ..nets.model import Encoded, Reconstructor
 
 # %% ../../nbs/training/losses.ipynb #0c7afc5e
@@ -57,7 +57,7 @@ def normal_losses(model: Reconstructor, batch: dict, options, counts: dict) -> t
     "Step 1: the predictor's maps against the true ones. Losses by name, and the maps."
     maps, parts = {}, {}
     for side in ("front", "back"):
-        true = batch["front_nrm_img"] if side == "front" else facing(batch["back_nrm_img"])
+        true = batch["front_nrm_img"] if side == "front" else flip_normal_z(batch["back_nrm_img"])
         with record_function("recon: predictor"): maps[side] = model.predict_normals(batch[f"{side}_rgb_img"])
         parts[side] = map_loss(maps[side], true, batch[f"{side}_mask"], options.use_mask, counts[side])
     return {"2D": parts["front"] + parts["back"]}, maps
@@ -67,15 +67,15 @@ def batch_body(batch: dict, faces: Tensor, canonical: Tensor) -> Body:
     "The posed bodies of a batch."
     return Body(batch["smpl_v"], faces, canonical, batch["vis_class"])
 
-def batch_nearest(batch: dict, body: Body) -> Nearest:
+def batch_nearest(batch: dict, body: Body) -> ClosestPoint:
     "The body's answer at a batch's points: as stored, else asked for."
-    if "body_d" in batch: return Nearest(batch["body_d"], batch["body_face"], batch["body_bary"])
-    return ask_body([MeshQuery(v, body.faces) for v in body.vertices], batch["pts"])
+    if "body_d" in batch: return ClosestPoint(batch["body_d"], batch["body_face"], batch["body_bary"])
+    return closest_on_body([MeshQuery(v, body.faces) for v in body.vertices], batch["pts"])
 
 # %% ../../nbs/training/losses.ipynb #e4c5676a
 def encode_batch(model: Reconstructor, batch: dict, maps: dict = None) -> Encoded:
     "Encode a batch with given normal `maps`, else the true ones."
-    nrm = [maps[side] * batch[f"{side}_mask"] for side in ("front", "back")] if maps else [batch["front_nrm_img"], facing(batch["back_nrm_img"])]
+    nrm = [maps[side] * batch[f"{side}_mask"] for side in ("front", "back")] if maps else [batch["front_nrm_img"], flip_normal_z(batch["back_nrm_img"])]
     return model.encode(batch["front_rgb_img"], batch["back_rgb_img"], *nrm, batch.get("cues"))
 
 def near_surface(d: Tensor, band: float, most: int) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ def field_losses(model: Reconstructor, batch: dict, body: Body, options, counts:
     rows, valid = near_surface(batch["d"], options.normal_band, options.num_normals)
     pick = lambda a: a.gather(1, rows[..., None].expand(-1, -1, a.shape[-1])) if a.ndim == 3 else a.gather(1, rows)
     with record_function("recon: normals"):
-        normals = model.normals(encoded, pick(points), Nearest(*map(pick, nearest)), body, pick(distance))
+        normals = model.normals(encoded, pick(points), ClosestPoint(*map(pick, nearest)), body, pick(distance))
     cosine = (normals * pick(batch["nrm"])).sum(-1)
     return {"sdf": (clamp(distance) - clamp(batch["d"])).abs().sum() / counts["sdf"],
             "rgb": (color - batch["rgb"]).abs().sum() / counts["rgb"],

@@ -1,0 +1,36 @@
+"Where the project is, and a small environment in which tests leave nothing behind."
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+STAGES = sorted((ROOT/"nbs").glob("0[0-9]_*.ipynb"))
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+from browser import lab, page, project  # noqa: F401 (fixtures; they use the places above)
+
+
+@pytest.fixture
+def toy_project(tmp_path):
+    "A project of its own with one tiny stage notebook."
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    options = (
+        "from dataclasses import dataclass\nfrom recon.config import Config\n\n@dataclass\nclass Toy(Config):\n"
+        "    epochs: int = 3         # passes\n    use_mask: bool = False  # foreground only"
+    )
+    cells = [
+        new_code_cell(options, metadata={"tags": ["parameters"]}),
+        new_code_cell("cfg = Toy.resolve(globals())\nprint(cfg)"),
+        new_code_cell("import ipywidgets\nipywidgets.IntSlider(value=cfg.epochs)"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    (tmp_path/"nbs").mkdir()
+    (tmp_path/"settings.ini").write_text("[DEFAULT]\nlib_name = toy\n")
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path/"nbs"/"02_toy.ipynb")
+    return tmp_path

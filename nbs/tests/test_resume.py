@@ -1,0 +1,150 @@
+"Training against kills and interruptions: nothing is lost, nothing is different."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from balls import TINY, make_balls
+from conftest import ROOT
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    return make_balls(tmp_path_factory.mktemp("balls"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_40_steps_with_kills_at_10_random_moments_are_the_same_to_the_last_bit(tmp_path, workers):
+    "Weights, moments of the optimiser, schedule, random numbers, logged losses; three of the kills inside the writing of a checkpoint. Half a minute each."
+    done = subprocess.run([sys.executable, ROOT/"nbs"/"tests"/"training_kills.py", tmp_path, "10", str(workers)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(done.stdout)
+    counted = json.loads(done.stdout)
+    assert counted["kills"] == 10 and counted["while_writing"] >= 2
+    assert counted["different"] == [] and counted["left_behind"] == 0, counted
+
+
+def words(options):
+    return [word for name, value in options.items() for word in (f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)]))]
+
+
+def lines(run) -> int:
+    file = run/"metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def wait_for(run, count, alive):
+    while lines(run) < count: assert alive() and not time.sleep(.02)
+
+
+def test_ctrl_c_ends_a_script_after_its_step_and_the_same_command_goes_on(balls, tmp_path):
+    command = [sys.executable, "-m", "recon.train_normal", *words(TINY | dict(data_root=balls, save_root=tmp_path, epochs=400))]
+    open_shell = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)       # the tests may run in the background, where Ctrl-C is not heard
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=open_shell)
+    run = tmp_path/"01_train_normal"
+    wait_for(run, 2, lambda: process.poll() is None)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and "saved. Run the same command again to go on from here." in said, said + errors[-2000:]
+    step = lines(run)                                                       # a line a step
+    assert [path.name for path in (run/"checkpoints").glob("0*")] == [f"{step:07d}"] and f"Stopped after step {step} of 800" in said
+    again = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=open_shell)
+    wait_for(run, step + 2, lambda: again.poll() is None)
+    again.send_signal(signal.SIGINT)
+    said, errors = again.communicate(timeout=60)
+    assert again.returncode == 0 and f"going on from step {step} of 800" in said, said + errors[-2000:]
+
+
+def test_ctrl_c_ends_a_notebooks_training_after_its_step(balls, tmp_path):
+    "The stop button of Jupyter: the cell ends without an error, the kernel and its variables stay."
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3", env=ENVIRONMENT, cwd=str(tmp_path))
+    told, replies = [], []
+    def execute(code, meanwhile=lambda: None):
+        asked = client.execute(code)
+        meanwhile()
+        while True:
+            message = client.get_iopub_msg(timeout=120)
+            if message["parent_header"].get("msg_id") != asked: continue
+            if message["msg_type"] == "stream": told.append(message["content"]["text"])
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle": break
+        while (reply := client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != asked: pass
+        replies.append(reply["content"])
+    def stop():
+        wait_for(tmp_path/"01_train_normal", 2, manager.is_alive)
+        manager.interrupt_kernel()
+    try:
+        options = TINY | dict(data_root=str(balls), save_root=str(tmp_path), epochs=400)
+        execute(f"from recon.train_normal import TrainNormal, main\ncfg = TrainNormal.resolve({options!r})\nrun = main(cfg)", stop)
+        execute("print('still here:', run)")
+    finally: manager.shutdown_kernel(now=True)
+    assert [reply["status"] for reply in replies] == ["ok", "ok"], replies
+    step = lines(tmp_path/"01_train_normal")
+    said = "".join(told)
+    assert f"Stopped after step {step} of 800; saved. Run the same command again" in said and f"{step} steps)" in said, said
+
+
+def test_a_damaged_checkpoint_stops_the_run_and_the_newest_good_one_is_offered(balls, tmp_path):
+    "Found before anything is trained or written, by a flipped bit in the middle of the weights."
+    from balls import trainer
+
+    trainer(balls, tmp_path, step=1, epochs=3, save_every=1, keep=3).fit()
+    kept = sorted((tmp_path/"run"/"checkpoints").glob("0*"))
+    assert [path.name for path in kept] == ["0000002", "0000004", "0000006"]
+    for path in kept[1:]:
+        content = bytearray((path/"model.safetensors").read_bytes())
+        content[len(content)//2] ^= 1
+        (path/"model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged checkpoint") as error: trainer(balls, tmp_path, step=1, epochs=5)
+    assert str(kept[2]) in str(error.value) and f"resume from {kept[0]} instead" in str(error.value)
+    again = trainer(balls, tmp_path, step=1, epochs=5, resume=str(kept[0]))
+    assert again.done == 2 and "with other options" in again.origin and "epochs 5, was 3" in again.origin
+    assert sorted(path.name for path in (tmp_path/"run"/"set_aside"/"1").iterdir()) == ["0000004", "0000006"]
+
+
+def test_other_data_and_a_later_step_are_refused(balls, tmp_path):
+    from balls import trainer
+
+    trainer(balls, tmp_path, step=2, epochs=1).fit()
+    others = make_balls(tmp_path/"others", names="abx")
+    with pytest.raises(ValueError, match="trained on 4 people .* holds 3 others"): trainer(others, tmp_path, step=2, epochs=1)
+    moved = make_balls(tmp_path/"moved")
+    assert trainer(moved, tmp_path, step=2, epochs=1).done == 2            # the same data somewhere else
+    with pytest.raises(ValueError, match="cannot resume from a later one"): trainer(balls, tmp_path, step=1, epochs=1)
+
+
+def test_a_run_from_scratch_never_meets_what_an_earlier_one_left(balls, tmp_path):
+    "The earlier run got further; resumed by itself, the new one goes on with its own."
+    from balls import trainer
+
+    trainer(balls, tmp_path, step=1, epochs=4).fit()
+    fresh = trainer(balls, tmp_path, step=1, epochs=4, resume="")
+    for _, parts in zip(range(3), fresh.updates()): fresh.update(parts)
+    fresh.save()
+    assert trainer(balls, tmp_path, step=1, epochs=4).done == 3
+    aside = tmp_path/"run"/"set_aside"/"1"
+    assert (aside/"0000008").exists() and len((aside/"metrics.jsonl").read_text().splitlines()) == 8
+
+
+def test_siths_own_checkpoints_give_their_weights_and_a_step_of_ours_becomes_one(balls, tmp_path):
+    "The colour field alone, at its published size; another size is refused by the tensors' names."
+    import torch
+    from balls import trainer
+
+    from recon.runs.sith import load, published_networks, save
+    theirs = torch.nn.Module()
+    theirs.rgb_decoder = published_networks()["rgb_decoder"]()
+    save(tmp_path/"model.pth", theirs, epoch=400, global_step=40_000)
+    sizes = dict(feat_dim=16, rgb_hidden_dim=256, rgb_num_layers=4, rgb_skip=(2,))
+    ours = trainer(balls, tmp_path, step=2, resume=str(tmp_path/"model.pth"), **sizes)
+    assert ours.done == 0 and all(torch.equal(a, b) for a, b in zip(ours.model.rgb_decoder.parameters(), theirs.rgb_decoder.parameters()))
+    for _, parts in zip(range(1), ours.updates()): ours.update(parts)
+    save(tmp_path/"ours.pth", ours.model, networks=("rgb_decoder",))
+    assert all(torch.equal(a, b) for a, b in zip(load(tmp_path/"ours.pth").rgb_decoder.parameters(), ours.model.rgb_decoder.parameters()))
+    with pytest.raises(ValueError, match="tensors do not fit this configuration, rgb_decoder"): trainer(balls, tmp_path, step=2, resume=str(tmp_path/"model.pth"))

@@ -1,0 +1,98 @@
+"""A rigged mesh in a real browser: three.js, which comes with trimesh's own viewer, opens the file and moves it as we say it moves."""
+import base64
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import FLAGS, chromium
+
+PAGE = """<!DOCTYPE html><body><script>{library}</script><script>
+const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(40, 1, .1, 20), renderer = new THREE.WebGLRenderer({{preserveDrawingBuffer: true}});
+scene.background = new THREE.Color(0xffffff); scene.add(new THREE.AmbientLight(0xffffff, 2)); camera.position.set(0, 0, 3.2); renderer.setSize(400, 400);
+document.body.appendChild(renderer.domElement);
+const data = Uint8Array.from(atob("{glb}"), c => c.charCodeAt(0)).buffer;
+new THREE.GLTFLoader().parse(data, "", gltf => {{
+  scene.add(gltf.scene);
+  const mixer = new THREE.AnimationMixer(gltf.scene);
+  for (const clip of gltf.animations) mixer.clipAction(clip).play();
+  let mesh = null; gltf.scene.traverse(node => {{ if (node.isSkinnedMesh) mesh = node; }});
+  mesh.frustumCulled = false;
+  window.play = seconds => {{
+    mixer.setTime(seconds); scene.updateMatrixWorld(true); mesh.skeleton.update(); renderer.render(scene, camera);
+    const places = [], at = mesh.geometry.getAttribute("position"), move = (mesh.applyBoneTransform || mesh.boneTransform).bind(mesh);
+    for (let i = 0; i < at.count; i += 37) places.push(move(i, new THREE.Vector3().fromBufferAttribute(at, i)).toArray());
+    return places; }};
+}}, error => {{ window.failed = String(error); }});
+</script>"""
+
+
+def library() -> str:
+    "three.js with its loader of GLB files, as trimesh ships it."
+    import trimesh
+
+    viewer = Path(trimesh.__file__).parent/"resources"/"templates"/"viewer.zip"
+    if not viewer.exists(): pytest.skip("this trimesh brings no viewer")
+    text = zipfile.ZipFile(viewer).read("viewer.html.template").decode()
+    return text.split("<script>", 1)[1].split("var camera,controls", 1)[0]
+
+
+@pytest.fixture(scope="module")
+def rigged(tmp_path_factory):
+    "A rigged body in a clip with two keys: the file, its vertices, and where they are in the reconstruction and at each key."
+    from recon.body.anny import load_anny
+    from recon.body.pose import sample_pose
+    from recon.synth.template import load_template
+    from recon.mesh.rig import bone_motion, clip_turns, export_rigged, joint_places, local_turns, skinned, strongest, transfer_weights
+    from recon.geometry.mesh import weld
+    from recon.mesh.texture import bake
+
+    folder, body = tmp_path_factory.mktemp("rig"), load_anny()
+    pose, _ = sample_pose(np.random.default_rng(1), load_template().joints, "apose")
+    posed = body.pose(torch.as_tensor(pose)).vertices
+    (folder/"nod.bvh").write_text(bvh(frames=[(0, 0), (60, 40)]))
+    textured = bake((posed, body.model.faces), lambda points: (points + 1)/2 % 1, 256, 6000)
+    path = export_rigged(folder/"body.glb", textured, posed, folder/"nod.bvh")
+    bound, joints = bone_motion(posed.numpy())
+    places, same = weld(textured.mesh.vertices)
+    which, shares = strongest(transfer_weights(places, same[textured.mesh.faces], posed)[same])
+    weights = np.zeros((len(which), len(joints)))
+    np.add.at(weights, (np.arange(len(which))[:, None], which), shares)
+    whole, moved = joint_places(local_turns(clip_turns(folder/"nod.bvh")[1], bound), joints)
+    v = textured.mesh.vertices.numpy()
+    return path, v, [v] + [skinned(v, weights, joints, *key) for key in zip(whole, moved)]
+
+
+def bvh(frames) -> str:
+    "A file in which the left arm is raised and the trunk bent."
+    limb = lambda name, at, below, to: (f"JOINT {name} {{ OFFSET {at}\nCHANNELS 3 Zrotation Xrotation Yrotation\nJOINT {below} {{ OFFSET {to}\n"
+                                        f"CHANNELS 3 Zrotation Xrotation Yrotation\nEnd Site {{ OFFSET {to} }} }} }}\n")
+    head = "JOINT Head { OFFSET 0 40 0\nCHANNELS 3 Zrotation Xrotation Yrotation\nEnd Site { OFFSET 0 10 0 } }\n"
+    arms = limb("LeftArm", "20 30 0", "LeftForeArm", "25 0 0") + limb("RightArm", "-20 30 0", "RightForeArm", "-25 0 0")
+    legs = limb("LeftUpLeg", "10 0 0", "LeftLeg", "0 -45 0") + limb("RightUpLeg", "-10 0 0", "RightLeg", "0 -45 0")
+    rows = np.zeros((len(frames), 36))
+    rows[:, 12], rows[:, 7] = np.array(frames).T     # LeftArm about z, Spine about x
+    return ("HIERARCHY\nROOT Hips { OFFSET 0 0 0\nCHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation\n"
+            f"JOINT Spine {{ OFFSET 0 20 0\nCHANNELS 3 Zrotation Xrotation Yrotation\n{head}{arms}}}\n{legs}}}\n"
+            f"MOTION\nFrames: {len(rows)}\nFrame Time: 0.5\n" + "\n".join(" ".join(map(str, row)) for row in rows) + "\n")
+
+
+def test_a_rigged_mesh_moves_in_the_browser(rigged, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    path, v, keys = rigged
+    page_file = tmp_path/"page.html"
+    page_file.write_text(PAGE.format(library=library(), glb=base64.b64encode(path.read_bytes()).decode()))
+    with sync_playwright() as play:
+        page = play.chromium.launch(executable_path=chromium(), args=FLAGS).new_page(viewport=dict(width=420, height=420))
+        page.goto(page_file.as_uri())
+        page.wait_for_function("window.play || window.failed", timeout=60_000)
+        assert not page.evaluate("window.failed"), page.evaluate("window.failed")
+        pictures = []
+        for seconds, expected in zip((0, 1, 1.5), keys):
+            shown = np.array(page.evaluate(f"window.play({seconds})"))
+            assert np.abs(shown - expected[::37]).max() < 1e-3
+            pictures.append(page.screenshot(path=tmp_path/f"{seconds}.png"))
+    assert np.abs(keys[2] - keys[0]).max() > .2
+    assert len(set(pictures)) == 3

@@ -1,0 +1,1 @@
+"Fitting the parametric body to scans and photos."

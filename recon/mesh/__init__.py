@@ -1,0 +1,1 @@
+"From fields and meshes to files: surfaces, textures, skeletons, GLB."

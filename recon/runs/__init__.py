@@ -1,0 +1,1 @@
+"What lies on disk after training: runs, checkpoints, comparisons."

@@ -1,0 +1,1 @@
+"The demo, the check-up, benchmarks, papermill without an output path."

@@ -1,0 +1,1 @@
+"Figures, live plots, mesh viewers, the data explorer."
