@@ -136,12 +136,12 @@ def methods(item: dict, mesh, body, clothes: float | None) -> dict:
 def measure_person(ruler: Evaluator, item: dict, pred, mesh, scan, body, clothes: float | None, shares=None) -> dict:
     "Numbers of each method, and the error of the predicted front normals."
     from recon.metrics import Regions, silhouette_iou
-    from recon.training.validate import normal_degrees
+    from recon.metrics.normals import mean_angular_error
     regions, row = None if shares is None else Regions(body.vertices, body.faces, shares), {}
     for method, shape in methods(item, mesh, body, clothes).items():
         outlines = dict(iou_front=silhouette_iou(shape, scan, 0), iou_side=silhouette_iou(shape, scan, 90))
         row[method] = ruler(method, shape, scan, regions) | outlines
-    return row | dict(normal_error_deg=normal_degrees(pred, item["front_nrm_img"], item["front_mask"]))
+    return row | dict(normal_error_deg=mean_angular_error(pred, item["front_nrm_img"], item["front_mask"]))
 
 # %% ../nbs/06_evaluate.ipynb #a6838c3b
 def means(rows: list[dict]) -> dict:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'TITLES', 'BRIEF', 'CARD', 'test_subjects', 'gt_meshes', 'ValidationPeople', 'validation_people',
-           'held_out_normals', 'normal_degrees', 'predicted_maps', 'gt_maps', 'with_maps', 'maps_degrees', 'scan_maps',
-           'measure', 'as_trimesh', 'color_error', 'step_1_predictor', 'is_trained', 'trained_predictor',
-           'held_out_meshes', 'Validated', 'given_maps', 'validate_person', 'described', 'person_picture', 'score',
-           'means', 'write_validation', 'keep_validation', 'Validator', 'validator', 'on_predicted', 'against_step_2']
+           'held_out_normals', 'predicted_maps', 'gt_maps', 'with_maps', 'scan_maps', 'measure', 'as_trimesh',
+           'color_error', 'step_1_predictor', 'is_trained', 'trained_predictor', 'held_out_meshes', 'Validated',
+           'given_maps', 'validate_person', 'described', 'person_picture', 'score', 'means', 'write_validation',
+           'keep_validation', 'Validator', 'validator', 'on_predicted', 'against_step_2']
 
 # %% ../../nbs/training/validate.ipynb #dccf7fb0
 import time
@@ -27,7 +27,8 @@ from ..metrics import COLUMNS, as_table, silhouette_iou, surface_metrics
 from ..nets.inference import Scene, reconstruct
 from ..nets.model import Reconstructor
 from ..runs.run import Run
-from ..viz.show import angular_error, as_jpeg, as_picture, mesh_parts, normal_error_map, picture_table
+from ..metrics.normals import angular_error, mean_angular_error, normal_error_map, two_sided_angular_error
+from ..viz.show import as_jpeg, as_picture, mesh_parts, picture_table
 from ..mesh.surface import export_mesh
 from ..runs.checkpoint import Checkpoint, checkpoints_below, find_checkpoint
 from .distributed import broadcast
@@ -84,12 +85,8 @@ def held_out_normals(run: Run, most: int = 4) -> list[dict]:
         item = data.read(subject, 0, 0)
         pred = model.predict_normals(item["front_rgb_img"][None])[0] * item["front_mask"]
         out.append(dict(subject=subject, pred=pred, true=item["front_nrm_img"], mask=item["front_mask"],
-                        degrees=normal_degrees(pred, item["front_nrm_img"], item["front_mask"])))
+                        degrees=mean_angular_error(pred, item["front_nrm_img"], item["front_mask"])))
     return out
-
-def normal_degrees(pred, true, mask) -> float:
-    "Mean angle between two normal maps (3,H,W) inside the mask."
-    return float(np.nanmean(angular_error(pred, true, mask)))
 
 # %% ../../nbs/training/validate.ipynb #bea41048
 SIDES = ("front", "back")
@@ -107,10 +104,6 @@ def gt_maps(item: dict) -> dict | None:
 def with_maps(item: dict, maps: dict) -> dict:
     "An item with other normal maps in the place of its true ones."
     return item | dict(front_nrm_img=maps["front"], back_nrm_img=flip_normal_z(maps["back"]))
-
-def maps_degrees(pred: dict, true: dict, item: dict) -> float:
-    "Mean angle between normal maps, over the pixels of both sides."
-    return float(np.nanmean([angular_error(pred[side], true[side], item[f"{side}_mask"]) for side in SIDES]))
 
 # %% ../../nbs/training/validate.ipynb #5efd1f62
 def scan_maps(scan: trimesh.Trimesh, item: dict) -> dict:
@@ -196,7 +189,7 @@ def validate_person(name: str, step: int, model: Reconstructor, predictor: Recon
     "Numbers and pictures of one person; `shared` are faces and rest vertices of the body, `options` have `grid_size` and `subdivide`."
     if scan is not None and "front_nrm_img" not in item: item = scan_maps(scan, item)
     maps, true, found = given_maps(step, model, predictor, item), gt_maps(item), Validated(name, {})
-    if "pred" in maps and true: found.numbers["pred_normal_deg"] = maps_degrees(maps["pred"], true, item)
+    if "pred" in maps and true: found.numbers["pred_normal_deg"] = two_sided_angular_error(maps["pred"], true, item)
     for kind in maps if step > 1 else ():
         scene = Scene(model, with_maps(item, maps[kind]), *shared, true_normals=True)
         result = reconstruct(scene, options.grid_size, subdivide=options.subdivide)
@@ -341,7 +334,7 @@ def on_predicted(checkpoint: Checkpoint, data: ReconDataset, resolution: int = 1
         item, (scan, _) = data.read(name, 0, 0), gt_meshes(data, name)
         maps = predicted_maps(predictor, item)
         scene = Scene(model, with_maps(item, maps), data.body_faces, data.canonical, true_normals=True)
-        try: rows[name] = measure(as_trimesh(reconstruct(scene, resolution)), scan) | dict(normal_deg=maps_degrees(maps, gt_maps(item), item), color_255=color_error(scene.rgb, item))
+        try: rows[name] = measure(as_trimesh(reconstruct(scene, resolution)), scan) | dict(normal_deg=two_sided_angular_error(maps, gt_maps(item), item), color_255=color_error(scene.rgb, item))
         except ValueError as error: print(f"{name}: {error}")
     return rows
 
