@@ -12,7 +12,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor
 from .codec import Crop, unpack_points
-from ..body.cues import with_colors
+from ..body.priors import add_colors
 from .lighting import Light, shade
 
 # %% ../../nbs/data/batch.ipynb #02e2341c
@@ -122,7 +122,7 @@ class BatchTransform(NamedTuple):
         if "jitter" in batch: images = color_jitter(images, batch["jitter"])
         images = composite(images, masks, batch["background"][:, None])
         out = {f"{side}_{name}": value[:, k] for k, side in enumerate(("front", "back")) for name, value in dict(rgb_img=images, mask=masks, nrm_img=normals).items()}
-        return out | (dict(cues=with_colors(batch["cue_planes"], images, masks)) if "cue_planes" in batch else {})
+        return out | (dict(cues=add_colors(batch["cue_planes"], images, masks)) if "cue_planes" in batch else {})
 
     def _placed(self, batch: dict) -> Tensor:
         "The four pictures (B,4,4,S,S) of each item in [0,1], at the wanted size."

@@ -11,7 +11,7 @@ import os, shutil, time
 from dataclasses import dataclass
 from pathlib import Path
 import psutil
-from ..body.cues import CUE_SIZE
+from ..body.priors import PRIOR_SIZE
 from ..files import format_bytes, format_duration
 
 # %% ../../nbs/data/estimate.ipynb #7067bccd
@@ -31,7 +31,7 @@ def subject_cost(job: dict, size: int, views: int, points: int, codec: str = "pn
     "What the subject of a job takes, from the options of `write_subject`."
     seconds, memory = MAKING.get(job["kind"], MAKING["scan"])(**job)
     a_pixel, bytes_a_pixel, bytes_a_view, bytes_a_point = STORING[codec]
-    vertices, cue_pixels = 1.1*job.get("resolution", 250)**2 * keep_scan, min(size, CUE_SIZE)**2
+    vertices, cue_pixels = 1.1*job.get("resolution", 250)**2 * keep_scan, min(size, PRIOR_SIZE)**2
     return Cost(seconds + views*(.017 + a_pixel*size**2 + 3.3e-7*cue_pixels) + 11.5e-6*points,
                 2e5 + views*(bytes_a_view + bytes_a_pixel*size**2 + 1.35*cue_pixels) + points*bytes_a_point + 39*vertices,
                 memory + 400*size**2 + 100*points)

@@ -12,7 +12,7 @@ import numpy as np, torch, trimesh
 from torch import Tensor
 from ..files import resolve_path, atomic_write
 from .codec import decode_png
-from ..body.cues import cue_maps
+from ..body.priors import image_priors
 from .batch import composite, resize
 from .reader import ReconDataset, visibility_class
 from .writer import body_depth
@@ -62,7 +62,7 @@ def scene_item(
     query, normals = MeshQuery(body_vertices, faces), vertex_normals(body_vertices, faces)
     front, back = (visible_faces(query, normals, azimuth) for azimuth in (0, 180))
     item = pictures | dict(smpl_v=body_vertices, vis_class=visibility_class(front, back), body_z=body_depth(cast_view(query, size), cast_view(query, size, 180)).float())
-    return item | dict(cues=cue_maps(item))
+    return item | dict(cues=image_priors(item))
 
 # %% ../../nbs/data/prepared.ipynb #5fb6825c
 class PreparedFolder:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..files import resolve_path
 from ..conventions import back_view, project, view_rotation
 from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points
-from ..body.cues import shape_planes
+from ..body.priors import shape_planes
 from .batch import BatchTransform, collate, sample_augmentation, to_device, whole, window
 
 # %% ../../nbs/data/reader.ipynb #800c5b86

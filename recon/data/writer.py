@@ -18,7 +18,7 @@ from ..body.model import BodyModel
 from ..files import atomic_write
 from ..conventions import CAMERA_DISTANCE, back_view, camera_position, view_cameras
 from .codec import check_codec, encode_image, encode_planes, write_group, quantize_points, to_pixels
-from ..body.cues import shape_planes
+from ..body.priors import shape_planes
 from .points import body_targets, scan_targets, draw_points
 from .scan import Subject
 from ..geometry.mesh import vertex_normals

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from ..body.cues import CUES
+from ..body.priors import PRIORS
 from .body import Body, ClosestPoint, body_features, reproject_to_face
 from .features import pixel_features
 from .hourglass import Hourglass
@@ -56,7 +56,7 @@ class Encoded(NamedTuple):
     geometry: Tensor        # (B,2F,H/2,W/2) features of front and back
     color: Tensor           # (B,2F,H/2,W/2)
     normals: Tensor         # (B,6,H,W) normal maps of front and back, as the encoder saw them
-    cues: Tensor = None     # (B,12,H,W), channels as in `CUES`
+    cues: Tensor = None     # (B,12,H,W), channels as in `PRIORS`
 
 class Fields(NamedTuple):
     "What the fields answer at points."
@@ -147,7 +147,7 @@ class Reconstructor(nn.Module):
 # %% ../../nbs/nets/model.ipynb #f89d5bd4
 def _body_channels(cues: Tensor) -> Tensor:
     "Depth and mask of the body (2B,2,H,W), front items first."
-    z, mask = cues[:, CUES["body_z"]], cues[:, CUES["body_mask"]]
+    z, mask = cues[:, PRIORS["body_z"]], cues[:, PRIORS["body_mask"]]
     return torch.cat([torch.cat([z[:, :1]*mask, mask], 1), torch.cat([-z[:, 1:]*mask, mask], 1)])
 
 def shape_cues(encoded: Encoded, points: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ __all__ = ['clothing_distance', 'inflated', 'mask_hull']
 import numpy as np, torch, trimesh
 from torch import Tensor
 from torch.nn.functional import grid_sample
-from ..body.cues import silhouette_distance
+from ..body.priors import silhouette_distance
 from ..data.reader import ReconDataset
 from ..mesh.surface import extract_surface
 
