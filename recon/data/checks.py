@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'LIMITS', 'ScanRejected', 'check_height', 'z_up_to_y_up', 'trunk_frame', 'yaw_of', 'check_orientation',
-           'ambiguous_sign_ratio', 'open_edges', 'check_colors', 'overlay', 'check_alignment', 'normalise',
+           'ambiguous_sign_ratio', 'open_edge_ratio', 'check_colors', 'overlay', 'check_alignment', 'normalise',
            'body_model_of', 'attach_body', 'load_subject']
 
 # %% ../../nbs/data/checks.ipynb #b7531598
@@ -19,7 +19,7 @@ from ..body.smplx import load_smpl, smpl_model
 from .layouts import Placed, ScanFiles, place_scan
 from ..fitting.scan import register_body, residuals
 from .scan import Subject, load_mesh, mesh_colors
-from ..geometry.mesh import sample_surface, vertex_normals, weld
+from ..geometry.mesh import edge_counts, sample_surface, vertex_normals, weld
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view, rotation
 
@@ -96,11 +96,9 @@ def ambiguous_sign_ratio(
     wp.launch(_disagree, n, [query._mesh.id, wp.from_torch(points, dtype=wp.vec3), .25, .75, wp.from_torch(found)], device="cpu")
     return float(found.mean())
 
-def open_edges(vertices: Tensor, faces: Tensor) -> float:
+def open_edge_ratio(vertices: Tensor, faces: Tensor) -> float:
     "Share of edges that have a face on one side only; vertices in one place are one."
-    corner = weld(vertices)[1][faces]
-    pairs = torch.cat([corner[:, [0, 1]], corner[:, [1, 2]], corner[:, [2, 0]]]).sort(1).values
-    counts = torch.unique(pairs[:, 0]*len(vertices) + pairs[:, 1], return_counts=True)[1]
+    _, counts = edge_counts(weld(vertices)[1][faces])
     return float((counts == 1).float().mean())
 
 # %% ../../nbs/data/checks.ipynb #2ac8693b
@@ -209,5 +207,5 @@ def load_subject(
     doubtful = ambiguous_sign_ratio(scan)
     if doubtful > .05: raise ScanRejected(f"{files.mesh}: {doubtful:.0%} of the points near the surface have a doubtful sign; at most 5%. Close the scan's holes.", overlay(scan, body))
     found, picture = check_alignment(scan, body, units, files.mesh)
-    facts |= dict(layout=files.layout, height=height, scale=scale, center=center.tolist(), doubtful=doubtful, open_edges=open_edges(scan.vertices, faces)) | found
+    facts |= dict(layout=files.layout, height=height, scale=scale, center=center.tolist(), doubtful=doubtful, open_edges=open_edge_ratio(scan.vertices, faces)) | found
     return Subject(files.name, scan.vertices, faces, colors, body.vertices, put(placed.joints), "scan", facts, picture)
