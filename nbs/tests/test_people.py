@@ -46,7 +46,7 @@ def test_no_skin_shows_through_clothes(seed, outfit, style):
 
 def test_skin_that_shows_through_is_seen():
     "A body four centimetres too stout."
-    with patch.object(people, "_skin_under", lambda skin, template, garments: skin + .04*people.normals(skin, template.parts["body"].faces)):
+    with patch.object(people, "_skin_under", lambda skin, template, garments: skin + .04*people.mesh_normals(skin, template.parts["body"].faces)):
         shown, count = shown_skin(1, "shirt+slim", "relaxed")
     assert shown > .1*count
 
