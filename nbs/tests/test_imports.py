@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from conftest import BIN, ROOT
 
@@ -11,17 +10,34 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT/"recon").rglob("*.py") if path.name != "_modidx.py")
 
+# Other people's packages are loaded once; then each module is imported in a process forked from there, where no other
+# module of recon has been.
+ALONE = """
+import importlib, os, sys, traceback
+for package in ("torch", "trimesh", "h5py", "cv2", "kornia", "warp", "matplotlib.pyplot", "plotly", "ipywidgets",
+                "accelerate", "pydantic", "scipy.spatial", "skimage", "dask", "tyro", "anny"):
+    try: importlib.import_module(package)
+    except ImportError: pass
+for module in sys.argv[1:]:
+    assert not any(name.split(".")[0] == "recon" for name in sys.modules)
+    child = os.fork()
+    if not child:
+        try: importlib.import_module(module)
+        except BaseException:
+            print(module, traceback.format_exc().splitlines()[-1], flush=True)
+            os._exit(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
 
-def python(code, cwd):
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
+
+def python(code, cwd, *arguments):
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 def test_every_module_imports_alone(tmp_path):
-    "In a fresh interpreter each, some at a time."
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = pool.map(lambda module: python(f"import {module}", tmp_path), MODULES)
-    failed = {module: done.stderr.splitlines()[-1] for module, done in zip(MODULES, outcomes) if done.returncode}
-    assert not failed
+    done = python(ALONE, tmp_path, *MODULES)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
 
 
 def test_import_is_light(tmp_path):
@@ -32,13 +48,24 @@ def test_import_is_light(tmp_path):
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_import_changes_nothing_around_it(tmp_path):
+    code = "import os; before = dict(os.environ); import recon; print(before == dict(os.environ), os.listdir())"
+    assert python(code, tmp_path).stdout.split() == ["True", "[]"]
+
+
 def test_ruff():
-    done = subprocess.run([BIN/"ruff", "check", "--no-cache", "recon"], cwd=ROOT, capture_output=True, text=True)
+    command = [BIN/"ruff", "check", "--no-cache", "recon", "nbs/tests"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stdout
 
 
 def test_names_that_outside_scripts_rely_on(tmp_path):
-    done = python("from recon.runs.sith import load; from recon.data import ReconDataset; from recon.geometry import MeshQuery; "
-                  "from recon.mesh.surface import extract_surface; from recon.metrics import surface_metrics; from recon.runs.run import Run; "
-                  "Run.open; ReconDataset.read; MeshQuery.closest; MeshQuery.signed_distance", tmp_path)
+    code = (
+        "from recon.sith import load; from recon.data import ReconDataset; from recon.geometry import MeshQuery; "
+        "from recon.surface import extract_surface; from recon.metrics import surface_metrics; "
+        "from recon.run import Run; Run.open; ReconDataset.read; MeshQuery.closest; MeshQuery.signed_distance; "
+        "from recon import build_dataset, train_normal, train_full, reconstruct, evaluate; "
+        "[stage.main for stage in (build_dataset, train_normal, train_full, reconstruct, evaluate)]"
+    )
+    done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
