@@ -241,14 +241,16 @@ def sheet(cfg: Evaluate, most: int = 8, size: int = 256) -> Path:
     import cv2, numpy as np, torch
     from itertools import islice
     from recon.geometry.render import view_strip
-    from recon.viz.show import as_picture, contact_sheet, mesh_parts
+    from recon.viz.images import to_image
+    from recon.viz.sheets import contact_sheet
+    from recon.viz.figures import mesh_arrays
     people = []
     def strip(mesh, azimuths):
-        vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_parts(mesh))
+        vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_arrays(mesh))
         return view_strip(vertices, faces.long(), colors/255, azimuths, size).numpy()
     for _, _, item, pred, mesh, scan, _ in islice(compared(cfg, "sheet"), most):
         shown = [item["front_rgb_img"]/2 + .5, torch.where(item["front_mask"] > .5, pred/2 + .5, 1.)]
-        seen = np.concatenate([cv2.resize(as_picture(image), (size, size)) for image in shown])
+        seen = np.concatenate([cv2.resize(to_image(image), (size, size)) for image in shown])
         people.append(np.concatenate([seen, strip(mesh, (0, 90, 180)), strip(scan, (0, 90))], 1))
     picture = (contact_sheet(people, 1 if len(people) < 2 else 2, gap=8)*255).round().astype(np.uint8)
     beside = resolve_path(cfg.save).with_suffix(".jpg")

@@ -85,7 +85,8 @@ def sheet(item: dict, result, scan=None, unit: tuple = (1., "cube units"), size:
     "Picture, predicted normals, the mesh in colours and normals and, with a scan, its distances to it: from the front and, below, from the back, (H,W,3)."
     import cv2, numpy as np, torch, trimesh
     from recon.metrics.images import views_of
-    from recon.viz.show import as_picture, picture_table
+    from recon.viz.images import to_image
+    from recon.viz.sheets import image_table
     fit = lambda picture: cv2.resize(np.ascontiguousarray(picture, np.float32), (size, size), interpolation=cv2.INTER_AREA)
     look = lambda mesh: views_of(mesh, (torch.zeros(3), 1.), size, (0, 180))
     mesh = trimesh.Trimesh(result.vertices.numpy(), result.faces.numpy(), vertex_colors=(result.colors.cpu().numpy()*255).round().astype(np.uint8), process=False)
@@ -95,10 +96,10 @@ def sheet(item: dict, result, scan=None, unit: tuple = (1., "cube units"), size:
     rows = []
     for k, (side, normals) in enumerate([("front", result.front_nrm), ("back", result.back_nrm)]):
         inside = item[f"{side}_mask"] > .5
-        shown = [as_picture(image)[:, ::-1 if side == "back" else 1] for image in (item[f"{side}_rgb_img"]/2 + .5, torch.where(inside, normals.cpu()/2 + .5, 1.))]
+        shown = [to_image(image)[:, ::-1 if side == "back" else 1] for image in (item[f"{side}_rgb_img"]/2 + .5, torch.where(inside, normals.cpu()/2 + .5, 1.))]
         rendered = [seen.color[k], torch.where(seen.mask[k], seen.normal[k]/2 + .5, 1.)] + [far[k]]*bool(scan)
-        rows.append([*map(fit, shown), *map(as_picture, rendered)])
-    return picture_table(rows, titles)
+        rows.append([*map(fit, shown), *map(to_image, rendered)])
+    return image_table(rows, titles)
 
 # %% ../nbs/05_reconstruct.ipynb #24c91373
 def check_formats(cfg: Reconstruct) -> list[str]:
@@ -132,7 +133,7 @@ def write_files(cfg: Reconstruct, name: str, result, scene, made_by: dict) -> di
 def main(cfg: Reconstruct) -> dict[str, Path]:
     "Reconstruct everybody; the mesh file of each, by name."
     from recon.nets.inference import Scene, reconstruct
-    from recon.viz.show import as_jpeg
+    from recon.viz.images import encode_jpeg
     from recon.runs.checkpoint import find_checkpoint
     check_formats(cfg)
     if cfg.rig:
@@ -152,7 +153,7 @@ def main(cfg: Reconstruct) -> dict[str, Path]:
                 scene = Scene(model, item, people.faces, people.canonical, cfg.true_normals)
                 result = reconstruct(scene, cfg.resolution, cfg.min_share, cfg.min_inside, cfg.subdivide)
                 report = write_files(cfg, name, result, scene, made_by)
-                with atomic_write(folder/f"{name}.jpg") as temporary: temporary.write_bytes(as_jpeg(sheet(item, result, people.scan(name), people.unit(name))))
+                with atomic_write(folder/f"{name}.jpg") as temporary: temporary.write_bytes(encode_jpeg(sheet(item, result, people.scan(name), people.unit(name))))
             except (ValueError, OSError) as e:
                 print(f"{name}: {e}")
                 continue

@@ -61,7 +61,7 @@ def project(tmp_path_factory) -> Path:
         files.append(folder/"data"/"people"/f"{name}.h5")
         write_subject(files[-1], subject, body, views=6, size=64, points=4000)
     write_index(folder/"data"/"people.h5", files, body, {"train": ["one"], "test": ["two"]})
-    code = "import trimesh\nfrom recon.viz.show import show_mesh\nball = trimesh.creation.icosphere(4)\nshow_mesh(ball, colors=ball.vertices/2 + .5)"
+    code = "import trimesh\nfrom recon.viz.figures import show_mesh\nball = trimesh.creation.icosphere(4)\nshow_mesh(ball, colors=ball.vertices/2 + .5)"
     nbformat.write(new_notebook(cells=[new_code_cell(code)], metadata=KERNEL), folder/"nbs"/"mesh.ipynb")
     subprocess.run([BIN/"papermill", "nbs/mesh.ipynb"], cwd=folder, check=True, capture_output=True, env=environment(folder))
     return folder

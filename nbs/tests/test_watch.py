@@ -203,7 +203,7 @@ def test_step_3_beside_step_2(runs):
 
 LIVE = """
 import time
-from recon.viz.show import LiveCurves
+from recon.viz.live import LiveCurves
 curves = LiveCurves(every=0.)
 for step in range(1, 60):
     curves(step, {"sdf": 1/step}); curves(step, {"P2S": 50/step}, "distances ×1000"); time.sleep(.25)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 from ..files import root
 from ..geometry.render import view_strip
 from ..synth.person import make_person
-from ..viz.show import contact_sheet
+from ..viz.sheets import contact_sheet
 
 # %% ../../nbs/tools/sheet.ipynb #15db5a2b
 def _fit(view: np.ndarray, width: int) -> Image.Image:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..files import resolve_path, root
 from ..metrics import COLUMNS
 from ..runs.run import Run
-from ..viz.show import LiveCurves, LivePicture
+from ..viz.live import LiveCurves, LiveImage
 
 # %% ../../nbs/training/log.ipynb #b30c6ae5
 class Quietly:
@@ -148,7 +148,7 @@ def drawn(line: dict) -> dict[str, dict]:
 class LiveRun:
     "Shows a run while it trains: pass it to a stage's `main` as `on_log`."
     def __init__(self, folder: str = ""):  # of the run, for what it logged before
-        self.curves, self.picture, self.folder, self.last = LiveCurves(log=("loss",)), LivePicture(), folder, 0
+        self.curves, self.picture, self.folder, self.last = LiveCurves(log=("loss",)), LiveImage(), folder, 0
 
     def __call__(self, line: dict):
         if self.folder and not self.last: self.catch_up(line["step"])

@@ -28,7 +28,9 @@ from ..nets.inference import Scene, reconstruct
 from ..nets.model import Reconstructor
 from ..runs.run import Run
 from ..metrics.normals import angular_error, mean_angular_error, normal_error_map, two_sided_angular_error
-from ..viz.show import as_jpeg, as_picture, mesh_parts, picture_table
+from ..viz.images import encode_jpeg, to_image
+from ..viz.figures import mesh_arrays
+from ..viz.sheets import image_table
 from ..mesh.surface import export_mesh
 from ..runs.checkpoint import Checkpoint, checkpoints_below, find_checkpoint
 from .distributed import broadcast
@@ -213,8 +215,8 @@ def described(numbers: dict, columns=tuple(COLUMNS)) -> str:
 
 def _tiles(item: dict, maps: dict, true: dict | None, size: int) -> dict:
     "Columns of pictures, front above back, by title."
-    on_white = lambda normals, side: np.where(as_picture(item[f"{side}_mask"]) > .5, as_picture(normals/2 + .5), 1.)
-    columns = {"picture": [as_picture(item[f"{side}_rgb_img"]/2 + .5) for side in SIDES]}
+    on_white = lambda normals, side: np.where(to_image(item[f"{side}_mask"]) > .5, to_image(normals/2 + .5), 1.)
+    columns = {"picture": [to_image(item[f"{side}_rgb_img"]/2 + .5) for side in SIDES]}
     if true: columns["true normals"] = [on_white(true[side], side) for side in SIDES]
     if "pred" in maps: columns["predicted"] = [on_white(maps["pred"][side], side) for side in SIDES]
     if true and "pred" in maps: columns["angle, 60° bright"] = [normal_error_map(angular_error(maps["pred"][s], true[s], item[f"{s}_mask"])) for s in SIDES]
@@ -225,7 +227,7 @@ def person_picture(item: dict, maps: dict, true, mesh=None, scan=None, size: int
     columns = _tiles(item, maps, true, size)
     for shape, sides in ((mesh and as_trimesh(mesh), {"reconstruction": 0, "its side": 90, "its back": 180}), (mesh and scan, {"scan": 0, "scan's side": 90})):
         if shape is None: continue
-        vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_parts(shape))
+        vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_arrays(shape))
         views = view_strip(vertices, faces.long(), colors/255, tuple(sides.values()), size).numpy()
         columns |= {title: views[:, k*size:(k + 1)*size] for k, title in enumerate(sides)}
     return columns
@@ -250,8 +252,8 @@ def write_validation(folder: Path, found: list[Validated], made_by: dict):
         if person.mesh: export_mesh(folder/f"{person.name}.glb", person.mesh.vertices, person.mesh.faces, person.mesh.colors, made_by)
     titles = [title for title in TITLES if any(title in p.picture for p in found)]
     rows = [[p.picture.get(title, np.ones_like(p.picture["picture"])) for title in titles] for p in found]
-    picture = picture_table(rows, titles, [f"{p.name}   {described(p.numbers, BRIEF)}" for p in found])
-    with atomic_write(folder/"preview.jpg") as path: path.write_bytes(as_jpeg(picture))
+    picture = image_table(rows, titles, [f"{p.name}   {described(p.numbers, BRIEF)}" for p in found])
+    with atomic_write(folder/"preview.jpg") as path: path.write_bytes(encode_jpeg(picture))
 
 # %% ../../nbs/training/validate.ipynb #88b820c9
 def keep_validation(trainer, epoch: int, found: list[Validated], seconds: float, left: int) -> tuple[dict, dict]:

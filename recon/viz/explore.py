@@ -24,7 +24,10 @@ from ..conventions import back_view
 from ..data.codec import decode_image
 from ..data.reader import ReconDataset
 from ..geometry.query import MeshQuery
-from .show import as_picture, as_png, bundle, contact_sheet, control_row, mesh_trace, points_trace, scenes_figure, simplify, sized
+from .images import to_image, encode_png
+from .figures import mime_bundle, mesh_trace, points_trace, scenes_figure, simplify_mesh
+from .sheets import contact_sheet
+from .controls import control_row, control_width
 
 # %% ../../nbs/viz/explore.ipynb #f8265be6
 def find_datasets(
@@ -41,7 +44,7 @@ def uv_pictures(people: ReconDataset, subject: str, view: int) -> list:  # two o
     "The body's texture coordinates in a view and, flipped onto it, in its back view; none where the file has none."
     stored = people.group(subject).get("uv_img")
     if stored is None: return []
-    front, back = (as_picture(decode_image(stored[k])) for k in (view, back_view(view, people.views(subject))))
+    front, back = (to_image(decode_image(stored[k])) for k in (view, back_view(view, people.views(subject))))
     whole = [np.where(picture.any(-1, keepdims=True), picture, 1.) for picture in (front, back[:, ::-1])]
     return [F.interpolate(torch.tensor(np.ascontiguousarray(p)).movedim(-1, 0)[None], (people.image_size,)*2)[0].numpy() for p in whole]
 
@@ -87,7 +90,7 @@ def _surface(path: Path, subject: str, max_faces: int = 16_000):
     people = ReconDataset(path, 8, 1, perspective=True)
     group = people.group(subject)
     if "scan_v" not in group: return None
-    vertices, faces, colors = simplify(group["scan_v"][:], group["scan_f"][:], group["scan_rgb"][:], max_faces)
+    vertices, faces, colors = simplify_mesh(group["scan_v"][:], group["scan_f"][:], group["scan_rgb"][:], max_faces)
     if people.body_faces is None: return vertices, faces, colors, None
     body = MeshQuery(torch.from_numpy(group["smpl_v"][:]), people.body_faces)
     return vertices, faces, colors, body.signed_distance(torch.tensor(vertices).float()).numpy()
@@ -219,10 +222,10 @@ class Explorer:
         self.files, self.image_size, self.people, self.draws = find_datasets(data), image_size, None, []
         self.quiet = False
 
-        self.file = widgets.Dropdown(options=[(_short(file), file) for file in self.files], description="dataset", **sized(190))
-        self.subject = widgets.Dropdown(description="person", **sized(310))
-        self.view = widgets.IntSlider(max=0, description="view", **sized(210))
-        self.light = widgets.FloatSlider(max=1, step=.1, readout_format=".1f", description="light", **sized(170))
+        self.file = widgets.Dropdown(options=[(_short(file), file) for file in self.files], description="dataset", **control_width(190))
+        self.subject = widgets.Dropdown(description="person", **control_width(310))
+        self.view = widgets.IntSlider(max=0, description="view", **control_width(210))
+        self.light = widgets.FloatSlider(max=1, step=.1, readout_format=".1f", description="light", **control_width(170))
         self.said = widgets.HTML(NO_DATA if not self.files else "")
         for widget, level in (self.file, "data"), (self.subject, "subject"), (self.view, "view"), (self.light, "view"):
             widget.observe(lambda change, level=level: self.change(level), "value")
@@ -275,7 +278,7 @@ class Panels(Explorer):
 
     def pictures(self) -> widgets.Widget:
         "Images, normals, masks and texture coordinates of the chosen view and its back."
-        draw = lambda: as_png(view_sheet(self.people, self.subject.value, self.view.value))
+        draw = lambda: encode_png(view_sheet(self.people, self.subject.value, self.view.value))
         return self._picture("view", draw, [self.file, self.subject, self.view, self.light], 4*self.image_size + 24, "explore-pictures")
 
     def thumbnails(self, most: int = 24, size: int = 128) -> widgets.Widget:
@@ -283,7 +286,7 @@ class Panels(Explorer):
         def draw():
             small, names = ReconDataset(self.file.value, size, 1, perspective=True), self.people.subjects
             names = names[::-(-len(names)//most)]
-            return as_png(captioned([small.pictures(name, 0)["front_rgb_img"]/2 + .5 for name in names], list(names), 8))
+            return encode_png(captioned([small.pictures(name, 0)["front_rgb_img"]/2 + .5 for name in names], list(names), 8))
         return self._picture("data", draw, [], 8*(size + 8), "explore-thumbnails")
 
     def statistics(self) -> widgets.Widget:
@@ -294,12 +297,12 @@ class Panels(Explorer):
     def space(self) -> widgets.Widget:
         "Points (left), scan and body (right), which can be turned."
         if not self.files: return
-        points = widgets.Dropdown(options=list(POINTS), description="points by", **sized(180))
-        surface = widgets.Dropdown(options=list(SURFACES), description="surface", **sized(190))
+        points = widgets.Dropdown(options=list(POINTS), description="points by", **control_width(180))
+        surface = widgets.Dropdown(options=list(SURFACES), description="surface", **control_width(190))
         figure = widgets.Output()    # not a FigureWidget: one that the browser makes before its traces have come stays empty
         def draw(change=None):
             drawn = scenes_figure([point_traces(self.people, self.subject.value, points.value), surface_traces(self.people, self.subject.value, surface.value)])
-            figure.outputs = (dict(output_type="display_data", data=bundle(drawn), metadata={}),)
+            figure.outputs = (dict(output_type="display_data", data=mime_bundle(drawn), metadata={}),)
         for control in (points, surface): control.observe(draw, "value")
         self.follow("subject", draw)
         return widgets.VBox([control_row(self.file, self.subject, points, surface), figure])

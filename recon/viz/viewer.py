@@ -28,7 +28,10 @@ from torch.nn import functional as F
 from ..files import resolve_path, root, atomic_write
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
-from .show import as_png, bundle, compare_meshes, control_row, mesh_parts, picture_table, simplify, sized
+from .images import encode_png
+from .figures import mime_bundle, compare_meshes, mesh_arrays, simplify_mesh
+from .controls import control_row, control_width
+from .sheets import image_table
 
 # %% ../../nbs/viz/viewer.ipynb #5cb7d9f9
 def surface_error(
@@ -37,8 +40,8 @@ def surface_error(
     signed: bool = True   # negative inside the reference
 ) -> np.ndarray:          # (V,) float32, in the unit of the meshes
     "Distance of each vertex to the surface of a reference."
-    vertices, faces, _ = mesh_parts(reference)
-    points = torch.from_numpy(mesh_parts(mesh)[0])
+    vertices, faces, _ = mesh_arrays(reference)
+    points = torch.from_numpy(mesh_arrays(mesh)[0])
     return MeshQuery(torch.from_numpy(vertices), torch.from_numpy(faces)).closest(points, signed=signed)[0].numpy()
 
 # %% ../../nbs/viz/viewer.ipynb #f84f816d
@@ -117,7 +120,7 @@ class MeshLooks:
         signed: bool = True,          # errors negative inside the reference
         reach: float = None,          # error at the end of the scale, in `unit`; default: holds 98 % of the vertices
     ):
-        self.parts, self.unit, self.signed, self._reach = [mesh_parts(mesh) for mesh in meshes], unit, signed, reach
+        self.parts, self.unit, self.signed, self._reach = [mesh_arrays(mesh) for mesh in meshes], unit, signed, reach
         self.titles = [str(title) for title in titles or [""]*len(self.parts)]
         if not self.parts or len(self.titles) != len(self.parts): raise ValueError(f"{len(self.parts)} meshes and {len(self.titles)} titles; expected at least one mesh, and a title for each")
         self.own = reference if isinstance(reference, int) else None     # the place of a reference that is shown
@@ -155,7 +158,7 @@ def looks_figure(
 ) -> go.Figure:
     "Thinned meshes side by side, those with an error again in its colours; the buttons turn all."
     errors = looks.colors("error") if looks.reference is not None else [colors[:, :0] for *_, colors in looks.parts]
-    thin = [simplify(vertices, faces, np.concatenate([colors, error], 1), max_faces) for (vertices, faces, colors), error in zip(looks.parts, errors)]
+    thin = [simplify_mesh(vertices, faces, np.concatenate([colors, error], 1), max_faces) for (vertices, faces, colors), error in zip(looks.parts, errors)]
     wrong = [] if looks.reference is None else [at for at in range(len(thin)) if at != looks.own]
     meshes = [(v, f, c[:, :3]) for v, f, c in thin] + [(*thin[at][:2], thin[at][2][:, 3:]) for at in wrong]
     figure = compare_meshes(meshes, looks.titles + [f"{looks.titles[at]}: error".strip(": ") for at in wrong], height, max_faces)
@@ -313,7 +316,7 @@ class Screenshot:
         height = min(image.height for image in self.answers.values())
         pictures = [np.asarray(self.answers[at])[:height] for at in range(len(self.plots))]
         path = free_file(self.folder, "-".join(re.findall(r"[\w.]+", " ".join(self.titles)))[:60] or "meshes")
-        with atomic_write(path) as partial: partial.write_bytes(as_png(picture_table([pictures], self.titles)))
+        with atomic_write(path) as partial: partial.write_bytes(encode_png(image_table([pictures], self.titles)))
         return path
 
 # %% ../../nbs/viz/viewer.ipynb #95676cf6
@@ -332,7 +335,7 @@ class MeshViewer(Viewer, MeshStage):
 
     def saved(self) -> dict:
         "The light copy, as what JupyterLab draws."
-        return bundle(looks_figure(self, self.max_faces, self.height))
+        return mime_bundle(looks_figure(self, self.max_faces, self.height))
 
     def controls(self) -> list:
         "The looks and views, the plane and the screenshot, the plots under their titles, the colour bar."
@@ -342,10 +345,10 @@ class MeshViewer(Viewer, MeshStage):
 def mesh_controls(viewer: MeshViewer) -> list:
     "The widgets of a viewer, one below the other."
     look = widgets.ToggleButtons(options=viewer.looks, value=viewer.first, style=dict(button_width="auto"))
-    views = [widgets.Button(description=name, **sized(64)) for name in VIEWS]
+    views = [widgets.Button(description=name, **control_width(64)) for name in VIEWS]
     low, high = viewer.bounds[0].min(), viewer.bounds[1].max()
-    clip, at = widgets.Dropdown(options=["off", *"xyz"], description="clip", **sized(90)), widgets.FloatSlider(high, min=low, max=high, step=(high - low)/200, disabled=True, **sized(240))
-    bar, said, camera = widgets.HTML(), widgets.Label(), widgets.Button(description="screenshot", icon="camera", **sized(110))
+    clip, at = widgets.Dropdown(options=["off", *"xyz"], description="clip", **control_width(90)), widgets.FloatSlider(high, min=low, max=high, step=(high - low)/200, disabled=True, **control_width(240))
+    bar, said, camera = widgets.HTML(), widgets.Label(), widgets.Button(description="screenshot", icon="camera", **control_width(110))
 
     def show(*_):
         viewer.show(look.value)
@@ -396,7 +399,7 @@ def zero_lines(values: np.ndarray) -> list:  # (K,2) each: right and up, in [-1,
 
 def outline(mesh, axis: str, at: float) -> np.ndarray:  # (N,2,2) pieces: right and up of both ends
     "The section of a mesh with a plane."
-    vertices, faces, _ = mesh_parts(mesh)
+    vertices, faces, _ = mesh_arrays(mesh)
     normal = np.eye(3)["xyz".index(axis)]
     pieces = trimesh.intersections.mesh_plane(trimesh.Trimesh(vertices, faces, process=False), normal, at*normal)
     return on_plane(pieces.reshape(-1, 2, 3), axis)
@@ -454,29 +457,29 @@ class Slices:
     def places(self, n: int = 5) -> np.ndarray:  # (n,)
         "Planes spread over the body, or over the middle of the cube."
         column = "xyz".index(self.axis)
-        low, high = (-.8, .8) if self.body is None else np.quantile(mesh_parts(self.body)[0][:, column], (.02, .98))
+        low, high = (-.8, .8) if self.body is None else np.quantile(mesh_arrays(self.body)[0][:, column], (.02, .98))
         return np.linspace(low, high, n)
 
     def sheet(self, n: int = 5) -> np.ndarray:
         "Several planes along the axis in a row."
         half = lambda picture: np.asarray(Image.fromarray((picture*255).astype(np.uint8)).resize((self.pixels//2,)*2, Image.Resampling.BOX))
-        return picture_table([[half(self.picture(self.axis, at)) for at in self.places(n)]], [f"{self.axis} = {at:+.2f}" for at in self.places(n)])
+        return image_table([[half(self.picture(self.axis, at)) for at in self.places(n)]], [f"{self.axis} = {at:+.2f}" for at in self.places(n)])
 
 # %% ../../nbs/viz/viewer.ipynb #03d6b14b
 class SliceViewer(Viewer, Slices):
     "A slider through a signed distance field, with its zero line and the body's outline."
     def saved(self) -> dict:
         "A row of slices, as what JupyterLab draws."
-        return {"image/png": base64.b64encode(as_png(self.sheet())).decode(), "text/plain": "slices of a signed distance field"}
+        return {"image/png": base64.b64encode(encode_png(self.sheet())).decode(), "text/plain": "slices of a signed distance field"}
 
     def controls(self) -> list:
         "Axis and slider above the picture, the scale below."
         axis = widgets.ToggleButtons(options=list(PLANES), value=self.axis, style=dict(button_width="40px"))
-        at = widgets.FloatSlider(self.at, min=-1, max=1, step=.01, continuous_update=False, **sized(self.pixels - 150))
+        at = widgets.FloatSlider(self.at, min=-1, max=1, step=.01, continuous_update=False, **control_width(self.pixels - 150))
         image = widgets.Image(format="png", layout=dict(width=f"{self.pixels}px"))
         image.add_class("recon-slice")
         lines = ", ".join(f"<b style='color:{INK[name]}'>{text}</b>" for name, text in dict(zero="surface", body="body").items() if name == "zero" or self.body is not None)
-        def draw(*_): image.value = as_png(self.picture(axis.value, at.value))
+        def draw(*_): image.value = encode_png(self.picture(axis.value, at.value))
         draw()
         for control in axis, at: control.observe(draw, "value")
         return [control_row(axis, at), image, widgets.HTML(bar_html(self.scale, "signed distance") + f"<span style='font-size:12px'>{lines}</span>")]
