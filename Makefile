@@ -6,6 +6,7 @@ PINS   := .ci/constraints.txt
 TORCH  := $(shell grep '^torch==' $(PINS))
 PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo test bench bench-mesh profile sheet lab doctor clean
@@ -25,7 +26,7 @@ demo: $(READY)
 	@$(BIN)/python -m recon.tools.demo
 
 test: $(READY)
-	@$(BIN)/pytest nbs/tests
+	@$(BIN)/pytest nbs/tests -n $(WORKERS) --dist loadgroup
 
 bench: $(READY)
 	@$(BIN)/python -m recon.tools.bench

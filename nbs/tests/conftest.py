@@ -8,10 +8,27 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 STAGES = sorted((ROOT/"nbs").glob("0[0-9]_*.ipynb"))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # threads that wait leave the core to the other process
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 from browser import lab, page, project  # noqa: F401 (fixtures; they use the places above)
+
+# Tests of one file share its fixtures, so they run in one process; those that stand alone go wherever there is room.
+# Long ones start first, so that two processes end at about the same time.
+ALONE = ("test_notebooks", "test_style")
+LONG = ("test_demo", "browser", "test_mixed", "test_resume", "test_build", "test_watch", "test_parallel", "test_options")
+
+
+def group(item):
+    "The name under which tests run one after the other in one process."
+    if "lab" in item.fixturenames: return "browser"
+    return item.nodeid if item.path.stem in ALONE else item.path.stem
+
+
+def pytest_collection_modifyitems(items):
+    for item in items: item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: LONG.index(group(item)) if group(item) in LONG else len(LONG))
 
 
 @pytest.fixture
