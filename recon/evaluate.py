@@ -84,8 +84,9 @@ class Evaluator:
 
     def __call__(self, method: str, mesh, scan, regions=None) -> dict:
         "Numbers of one pair; `regions` of the body in the scan."
-        from recon.metrics import aligned, surface_metrics
-        moved = aligned(mesh, scan, self.cfg.seed) if self.cfg.align else mesh
+        from recon.metrics.align import align_to_scan
+        from recon.metrics import surface_metrics
+        moved = align_to_scan(mesh, scan, self.cfg.seed) if self.cfg.align else mesh
         numbers = surface_metrics(moved, scan, self.cfg.protocol, False, self.cfg.seed, regions)
         return numbers | self.views(method, moved, scan) if self.cfg.renders else numbers
 
