@@ -1,13 +1,18 @@
 "`papermill nbs/NAME.ipynb -p option value` as it is typed, without an output path."
 import os
 import pty
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import nbformat
 import pytest
+from annotated_types import Ge, Lt
 from conftest import BIN
 from nbformat.sign import NotebookNotary
+from papermill.cli import _resolve_type as papermill_value
 
 PAPERMILL = str(BIN/"papermill")
 
@@ -72,3 +77,52 @@ def test_a_wrong_parameter_stops_the_run(toy_project, option, value, message):
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "-p", option, value], toy_project)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("option,value,message", [
+    ("epochs", "inf", "epochs = inf, expected int at least 1"),
+    ("epochs", "-2", "epochs = -2, expected int at least 1"),
+    ("lr", "nan", "lr = nan, expected finite float above 0"),
+    ("beta2", "2", "beta2 = 2, expected finite float at least 0 and below 1"),
+    ("workers", "-3", "workers = -3, expected int at least 0"),
+    ("lr_scheduler", "cosin", "lr_scheduler = 'cosin', expected one of linear, cosine; the nearest is 'cosine'"),
+    ("data_root", "data/people", "data_root = 'data/people', expected str ending with .h5"),
+])
+def test_a_value_outside_an_options_limits_is_refused_from_everywhere(option, value, message, tmp_path):
+    from recon.config import Config, NonNegativeInt, PositiveFloat, PositiveInt, Suffix
+
+    @dataclass
+    class Limited(Config):
+        config: str = ""
+        epochs: PositiveInt | None = 3
+        lr: PositiveFloat = 1e-3
+        beta2: Annotated[float, Ge(0), Lt(1)] = .999
+        workers: NonNegativeInt = 0
+        lr_scheduler: Literal[*("linear", "cosine")] = "linear"
+        data_root: Annotated[str, Suffix(".h5")] = "data/people.h5"
+
+    message = message.replace("expected int at least 1", "expected int at least 1 or none")
+    injected = papermill_value(value)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Limited.resolve({"__name__": "__main__", option: injected})
+    (tmp_path/"options.yaml").write_text(f"{option}: {value}\n")
+    with pytest.raises(ValueError, match=f"options.yaml: {option} = .*{re.escape(message.split(', ')[1])}"):
+        Limited.resolve({"config": str(tmp_path/"options.yaml")})
+    with pytest.raises((ValueError, SystemExit)): Limited.from_args([f"--{option}", value])
+
+
+def test_words_in_a_yaml_file_stay_words(tmp_path):
+    "Unquoted, YAML takes them for octal and other numbers, dates and truth values."
+    from recon.config import Config
+
+    @dataclass
+    class Named(Config):
+        config: str = ""
+        source: str = ""
+        seed: int = 0
+        wandb: bool = False
+
+    for word in ("0010", "1e3", "2024_10_11", "2024-10-11", "no", "12:30"):
+        (tmp_path/"options.yaml").write_text(f"source: {word}\nseed: 1e3\nwandb: on\n")
+        cfg = Named.resolve({"config": str(tmp_path/"options.yaml")})
+        assert (cfg.source, cfg.seed, cfg.wandb) == (word, 1000, True)
