@@ -1,0 +1,1 @@
+"A photo to a cut-out figure and its keypoints."
