@@ -9,11 +9,12 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test bench bench-mesh profile sheet lab doctor clean
+.PHONY: help demo test photo bench bench-mesh profile sheet lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
 	@echo "make test       run every test"
+	@echo "make photo      what photos need: MediaPipe's networks (53 MB, once) and their runner"
 	@echo "make bench      what distances, views, a subject and reading cost on this machine, other libraries beside them"
 	@echo "make bench-mesh what surfaces, textures and their numbers cost, with the newest model"
 	@echo "make profile    where the time of a training step goes, on the data set of the demo"
@@ -27,6 +28,10 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/pytest nbs/tests -n $(WORKERS) --dist loadgroup
+
+photo: $(READY)
+	@$(PIP) -c $(PINS) -e '.[photo]' || $(PIP) -e '.[photo]'
+	@$(BIN)/python -m recon.photo.weights
 
 bench: $(READY)
 	@$(BIN)/python -m recon.tools.bench
