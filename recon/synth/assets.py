@@ -23,7 +23,8 @@ from scipy.spatial import cKDTree
 from ..body.anny import PosedBody
 from ..geometry.query import MeshQuery
 from .cloth import Obstacle, drape
-from .cut import close_boundaries, drop_unused, half_edges, loop_subdivide, subdivide_corners
+from .cut import close_boundaries, drop_unused
+from .subdivide import half_edges, loop_subdivide, subdivide_corners
 from .template import Template, linear_blend_skinning, load_template
 
 # %% ../../nbs/synth/assets.ipynb #85232456

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import warp as wp
 from ..geometry.query import MeshQuery, start_warp
-from .cut import half_edges
+from .subdivide import half_edges
 
 # %% ../../nbs/synth/cloth.ipynb #ed220193
 wp.config.log_level = wp.LOG_WARNING

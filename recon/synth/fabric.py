@@ -141,7 +141,7 @@ def flowers(fabric, place, across, along):
 def blotches(fabric, place, across, along):
     color = plain(fabric, place, across, along)
     for offset, tone in ((0, fabric.second), (3, fabric.third)):
-        color = mix_colors(color, tone, ramp(fabric.noise.layers(place.point + fabric.offset + offset, fabric.blotch, 2), .6, .7))
+        color = mix_colors(color, tone, ramp(fabric.noise.octaves(place.point + fabric.offset + offset, fabric.blotch, 2), .6, .7))
     return color
 
 def color_blocks(fabric, place, across, along):
@@ -162,7 +162,7 @@ def corduroy(fabric, place, across, along):
 def ribs(fabric, place, across, along):
     return plain(fabric, place, across, along)*(1 - .16*band_coverage(across, .017, .35, fabric.fine) + .03*np.sin(along*2*np.pi/.03))[:, None]
 
-def leather(fabric, place, across, along): return plain(fabric, place, across, along)*(1 + .07*fabric.noise.layers(place.point + fabric.offset, 14, 3))[:, None]
+def leather(fabric, place, across, along): return plain(fabric, place, across, along)*(1 + .07*fabric.noise.octaves(place.point + fabric.offset, 14, 3))[:, None]
 def knit_ribs(place: Places) -> np.ndarray: return .0012*np.sin(2*np.pi*panel_coordinates(place)[0]/.034)
 
 WEAVES = {plain: 32, heather: 12, hoops: 10, stripes: 3, pinstripe: 2, checks: 4, plaid: 6, dots: 3, flowers: 5, blotches: 2, color_blocks: 4, gradient: 1,

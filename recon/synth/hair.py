@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 from ..body.anny import PosedBody
-from .cut import clip_mesh, drop_unused, large_components, loop_subdivide, mesh_normals, grid_faces, normalize
+from .cut import clip_mesh, drop_unused, large_components, mesh_normals, grid_faces, normalize
+from .subdivide import loop_subdivide
 from .noise import Noise, ramp
 from .fabric import mix_colors
 from .skin import beard_area

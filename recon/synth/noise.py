@@ -5,30 +5,30 @@
 # %% auto #0
 __all__ = ['ramp', 'Noise']
 
-# %% ../../nbs/synth/noise.ipynb #478afee8
+# %% ../../nbs/synth/noise.ipynb #073a537f
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-# %% ../../nbs/synth/noise.ipynb #f1ea288a
+# %% ../../nbs/synth/noise.ipynb #4c893d24
 def ramp(x, start, stop):
-    "0 before `start`, 1 after `stop`, a smooth step between; `start > stop` falls."
-    t = np.clip((x - start) / (stop - start), 0, 1)
-    return t * t * (3 - 2*t)
+    "Rise smoothly from 0 at `start` to 1 at `stop` (smoothstep); fall where `start > stop`."
+    t = np.clip((x - start)/(stop - start), 0, 1)
+    return t*t*(3 - 2*t)
 
-# %% ../../nbs/synth/noise.ipynb #d112ae8a
+# %% ../../nbs/synth/noise.ipynb #b70a1e93
 class Noise:
-    "Smooth noise of unit variance at the lattice points, periodic after `size` cells."
+    "Smooth noise, of unit variance at the lattice points, periodic after `size` cells."
     def __init__(self, rng: np.random.Generator, size: int = 48):
         self.values = rng.normal(size=(size, size, size)).astype(np.float32)
 
     def __call__(self,
-        points,           # (N,3)
-        frequency=1.,     # cells per unit of length, or one for each axis
-    ) -> np.ndarray:      # (N,)
-        "Noise at `points`."
-        cells = (np.asarray(points, np.float32) * np.float32(frequency)) % len(self.values)
+        points,           # (N,3) metres
+        frequency=1.,     # cells a metre, or one value for each axis
+    ) -> np.ndarray:      # (N,) float32
+        "Interpolate the noise at `points`."
+        cells = (np.asarray(points, np.float32)*np.float32(frequency)) % len(self.values)
         return map_coordinates(self.values, cells.T, order=1, mode="grid-wrap")
 
-    def layers(self, points, frequency: float, count: int = 3) -> np.ndarray:
+    def octaves(self, points, frequency: float, count: int = 3) -> np.ndarray:
         "Sum (N,) of `count` noises, each twice as fine and half as strong as the one before."
-        return sum(self(points, frequency * 2**k) / 2**k for k in range(count))
+        return sum(self(points, frequency*2**k)/2**k for k in range(count))

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 from ..body.anny import cavity_vertices
-from .cut import half_edges, boundary_loops
+from .subdivide import half_edges
+from .cut import boundary_loops
 from .noise import Noise, ramp
 from .fabric import mix_colors
 from .template import Places, load_template
@@ -124,7 +125,7 @@ def skin_color(skin: Skin, place: Places, uv: np.ndarray) -> np.ndarray:
     "The colour (N,3) of the skin anywhere."
     if skin.picture is not None: return _pictured(skin, place, uv)
     noise, point = skin.noise, place.point + skin.offset
-    color = skin.tone*(1 + .025*noise.layers(point, 24) + .018*noise(point, 260))[:, None]
+    color = skin.tone*(1 + .025*noise.octaves(point, 24) + .018*noise(point, 260))[:, None]
     color = _redden(color, skin, .10*np.clip(noise(point, 40), -1, 1) + .35*ramp(place.hand, .5, .9)*ramp(-place.ny, -.2, .8))
     nails = np.maximum(region_mask("fingernails", uv), region_mask("toenails", uv))
     color = mix_colors(color, .6*skin.tone + [.34, .24, .24], .8*nails)
