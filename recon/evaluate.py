@@ -92,18 +92,18 @@ class Evaluator:
 
     def views(self, method: str, mesh, scan) -> dict:
         "Numbers of renders; features for KID are kept until everybody is there."
-        from recon.metrics.images import Kid, camera_on, view_numbers, views_of
-        render = lambda shape: views_of(shape, camera_on(scan), self.cfg.render_size)
+        from recon.metrics.images import Kid, fit_camera, view_metrics, render_views
+        render = lambda shape: render_views(shape, fit_camera(scan), self.cfg.render_size)
         if self.seen[0] is not scan: self.seen = scan, render(scan)   # once for all methods
         seen, true = render(mesh), self.seen[1]
         if self.networks["kid"] and seen.color is not None and true.color is not None:
             self.kids.setdefault(method, Kid(self.networks["kid"])).add(seen, true)
-        return view_numbers(seen, true, self.networks["lpips"])
+        return view_metrics(seen, true, self.networks["lpips"])
 
 # %% ../nbs/06_evaluate.ipynb #e0a10002
 def card_of(cfg: Evaluate, unit: str, inputs: str, n: int, **more) -> dict:
     "How the numbers came about; ValueError if published ones are wanted and may not stand beside them."
-    from recon.metrics.tables import check_published, make_card
+    from recon.metrics.card import check_published, make_card
     seen = f"4 views, white, {cfg.render_size} pixels, aligned as the distances" if cfg.renders else None
     card = make_card(cfg.protocol, cfg.align, cfg.seed, unit, inputs, n, **more, images=seen, lpips=cfg.lpips or None, kid=cfg.kid or None)
     if cfg.published: check_published(card)
@@ -179,15 +179,16 @@ def rows_of(numbers: dict) -> dict[str, list[dict]]:
 
 def tables(numbers: dict) -> list:
     "The table of results, with published numbers where they are wanted, and that of the parts if they were measured."
-    from recon.metrics.tables import parts_table, table_of, with_published
+    from recon.metrics.tables import make_parts_table, make_table, with_published
     rows = rows_of(numbers)
-    whole, parts = table_of(rows), parts_table(rows)
+    whole, parts = make_table(rows), make_parts_table(rows)
     if numbers.get("published"): whole = with_published(whole, numbers["card"])
     return [whole, parts] if parts else [whole]
 
 def table(numbers: dict) -> str:
     "The tables of results with their card, as Markdown."
-    from recon.metrics.tables import as_markdown, card_line
+    from recon.metrics.tables import as_markdown
+    from recon.metrics.card import card_line
     told = f"Mean [95 % bootstrap interval] over {numbers['n']} {'pairs' if 'scans' in numbers['card'] else 'people'}; {card_line(numbers['card'])}."
     if "normal_error_deg" in numbers: told += f" Normal maps: {numbers['normal_error_deg']:.1f} degrees mean angular error."
     kids = [f"Kernel inception distance of the renders, {METHODS.get(method, method)}: {mean:.4f} ± {spread:.4f} over subsets." for method, (mean, spread) in numbers.get("kid", {}).items()]
@@ -196,11 +197,11 @@ def table(numbers: dict) -> str:
 # %% ../nbs/06_evaluate.ipynb #e0a10008
 def baseline_wins(numbers: dict) -> list[str]:
     "In words, each number in which a baseline is at least as good as the model; the hull's front outline is the one it was given."
-    from recon.metrics.tables import less_is_better
+    from recon.metrics.tables import higher_is_better
     def is_lost(method, name, value):
         other = numbers[method].get(name)
         if value is None or other is None or (method, name) == ("hull", "iou_front"): return False
-        return other <= value if less_is_better(name) else other >= value
+        return other >= value if higher_is_better(name) else other <= value
     lost = {method: [name for name, value in numbers["model"].items() if is_lost(method, name, value)] for method in METHODS if method in numbers and method != "model"}
     return [f"The model does not beat the {METHODS[method]} in {', '.join(names)}." for method, names in lost.items() if names]
 

@@ -84,11 +84,11 @@ def distances(mesh, scan, unit: tuple):
 def sheet(item: dict, result, scan=None, unit: tuple = (1., "cube units"), size: int = 320):
     "Picture, predicted normals, the mesh in colours and normals and, with a scan, its distances to it: from the front and, below, from the back, (H,W,3)."
     import cv2, numpy as np, torch, trimesh
-    from recon.metrics.images import views_of
+    from recon.metrics.images import render_views
     from recon.viz.images import to_image
     from recon.viz.sheets import image_table
     fit = lambda picture: cv2.resize(np.ascontiguousarray(picture, np.float32), (size, size), interpolation=cv2.INTER_AREA)
-    look = lambda mesh: views_of(mesh, (torch.zeros(3), 1.), size, (0, 180))
+    look = lambda mesh: render_views(mesh, (torch.zeros(3), 1.), size, (0, 180))
     mesh = trimesh.Trimesh(result.vertices.numpy(), result.faces.numpy(), vertex_colors=(result.colors.cpu().numpy()*255).round().astype(np.uint8), process=False)
     seen, titles = look(mesh), ["picture", "normals, predicted", "mesh", "its normals"]
     colored, told = distances(mesh, scan, unit) if scan else (None, None)

@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from ..files import resolve_path
-from ..metrics.tables import ALL_COLUMNS, Table, as_markdown, card_line, cell, less_is_better, paired, summarise, table_of
+from ..metrics.tables import ALL_COLUMNS, Table, as_markdown, format_cell, higher_is_better, paired_differences, summarise, make_table
+from ..metrics.card import card_line
 from .run import Run
 
 # %% ../../nbs/runs/leaderboard.ipynb #a0243264
@@ -81,7 +82,7 @@ class Leaderboard:
     @cached_property
     def differences(self) -> dict[str, dict]:
         "Name -> number -> mean of its difference to the reference, and the 95 % interval."
-        return {name: paired(self.rows(name), self.rows(self.reference)) for name in self.means if name != self.reference}
+        return {name: paired_differences(self.rows(name), self.rows(self.reference)) for name in self.means if name != self.reference}
 
     def _repr_markdown_(self) -> str:
         card = {key: value for key, value in self.found[self.reference].card.items() if key in (*SAME, "interval")}
@@ -103,20 +104,20 @@ def changed(board: Leaderboard, name: str) -> str:
 
 def board_table(board: Leaderboard) -> Table:
     "Numbers, and below them the differences to the reference."
-    whole, lines = table_of({name: board.rows(name) for name in board.means}), []
+    whole, lines = make_table({name: board.rows(name) for name in board.means}), []
     columns = [column for title in whole.head[1:] for column in ALL_COLUMNS if ALL_COLUMNS[column][0] == title]
     for name, *cells in whole.rows:
         lines.append([f"**{name}**" + (" (reference)" if name == board.reference else ""), *cells])
         if name == board.reference: continue
         options, difference = changed(board, name), board.differences[name]
-        lines.append([f"− {board.reference}{options and f' ({options})'}", *(cell(difference.get(c, (np.nan,)), c, "+") for c in columns)])
+        lines.append([f"− {board.reference}{options and f' ({options})'}", *(format_cell(difference.get(c, (np.nan,)), c, "+") for c in columns)])
     return Table(whole.head, lines)
 
 # %% ../../nbs/runs/leaderboard.ipynb #6409c63d
 def relative(board: Leaderboard, columns: list[str]) -> tuple[np.ndarray, np.ndarray]: # percent (M,C), positive is better; and whether told from chance
     "Changes to the reference."
     base = board.means[board.reference]
-    sign = np.array([-1 if less_is_better(c) else 1 for c in columns])
+    sign = np.array([1 if higher_is_better(c) else -1 for c in columns])
     percent = np.array([[100*found[c][0]/abs(base[c][0]) if base[c][0] else np.nan for c in columns] for found in board.differences.values()])*sign
     return percent, np.array([[found[c][1] > 0 or found[c][2] < 0 for c in columns] for found in board.differences.values()])
 

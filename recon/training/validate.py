@@ -23,7 +23,8 @@ from ..data.reader import ReconDataset
 from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import render_view, view_strip
-from ..metrics import COLUMNS, as_table, silhouette_iou, surface_metrics
+from ..metrics import COLUMNS, silhouette_iou, surface_metrics
+from ..metrics.tables import markdown_table
 from ..nets.inference import Scene, reconstruct
 from ..nets.model import Reconstructor
 from ..runs.run import Run
@@ -350,5 +351,5 @@ def against_step_2(run: Run, most: int = 8, resolution: int = 144, points: int =
     found = {f"step {c.step}": on_predicted(c, data, resolution) for c in (third, max(able, key=lambda c: c.written))}
     both = [name for name in data.subjects if all(name in rows for rows in found.values())]
     rows = {title: [numbers[name] for name in both] for title, numbers in found.items()}
-    return (as_table(rows, ("step 3", "step 2")) + f"\n\nMean [95 % bootstrap interval over {len(both)} held-out people]; the last line pairs them by person. Inputs: predicted normals (step 2: by "
+    return (markdown_table(rows, ("step 3", "step 2")) + f"\n\nMean [95 % bootstrap interval over {len(both)} held-out people]; the last line pairs them by person. Inputs: predicted normals (step 2: by "
             f"step 1's predictor), true body, true back view; grid {resolution}; protocol sith after ICP, 100,000 samples a mesh, seed 0; distances in 1/1000 of half the cube; checkpoints: the last.")
