@@ -14,8 +14,8 @@ def camera_position(
     azimuth: float,        # degrees, towards +x
     elevation: float = 0.  # degrees, towards +y
 ) -> np.ndarray:           # (3,) unit vector from the origin to the camera
-    "Where the camera of a view sits."
-    a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
+    "Direction of a view's camera."
+    a, e = np.deg2rad([azimuth, elevation])
     return np.array([np.cos(e)*np.sin(a), np.sin(e), np.cos(e)*np.cos(a)])
 
 # %% ../nbs/conventions.ipynb #ec1a650c
@@ -24,10 +24,9 @@ def view_rotation(
     elevation: float = 0.  # degrees
 ) -> np.ndarray:           # (3,3) rotation R, p_view = p @ R.T
     "Subject frame to camera frame: `Rx(elevation) @ Ry(-azimuth)`."
-    a, e = np.deg2rad(azimuth), np.deg2rad(elevation)
-    ca, sa, ce, se = np.cos(a), np.sin(a), np.cos(e), np.sin(e)
-    turn = np.array([[ca, 0, -sa], [0, 1, 0], [sa, 0, ca]])
-    tilt = np.array([[1, 0, 0], [0, ce, -se], [0, se, ce]])
+    a, e = np.deg2rad([azimuth, elevation])
+    turn = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
+    tilt = np.array([[1, 0, 0], [0, np.cos(e), -np.sin(e)], [0, np.sin(e), np.cos(e)]])
     return tilt @ turn
 
 # %% ../nbs/conventions.ipynb #8460439d
@@ -36,7 +35,7 @@ def view_azimuths(n: int) -> np.ndarray:
     return np.arange(n) * 360. / n
 
 def back_view(k: int, n: int) -> int:
-    "The view opposite view `k`; `n` must be even."
+    "The view opposite view `k`; ValueError if `n` is odd."
     if n % 2: raise ValueError(f"{n} views: a back view needs an even number of views")
     return (k + n//2) % n
 
@@ -44,9 +43,9 @@ def back_view(k: int, n: int) -> int:
 def view_cameras(
     n: int,                          # even
     sampling: str = "uniform",       # or `random`
-    rng: np.random.Generator = None, # of random ones
+    rng: np.random.Generator = None, # draws random ones
 ) -> np.ndarray:                     # (n,2) azimuth and elevation in degrees
-    "Cameras of a subject's views; view `back_view(k, n)` is opposite view `k`."
+    "Cameras of a subject's views; view `back_view(k, n)` is opposite view `k`. ValueError if `n` is odd."
     back_view(0, n)
     if sampling == "uniform": return np.stack([view_azimuths(n), np.zeros(n)], 1)
     front = np.stack([rng.uniform(-180, 180, n//2), rng.uniform(-10, 10, n//2)], 1)
@@ -58,18 +57,18 @@ def pixel_centers(size: int) -> np.ndarray:
     return (2*np.arange(size) + 1) / size - 1
 
 # %% ../nbs/conventions.ipynb #4c221d8b
-CAMERA_DISTANCE = 3.                             # of a camera from the origin, as files say it
-TAN_HALF_FOV = float(np.tan(np.deg2rad(45/2)))   # half the height of a perspective picture, a unit of distance
+CAMERA_DISTANCE = 3.                             # from the camera to the origin; stored as `cam_rad`
+TAN_HALF_FOV = float(np.tan(np.deg2rad(45/2)))   # half the height of a perspective image at distance 1
 
 def project(
     points,                    # (...,3) in the camera's frame
     camera_mode: str = "orth"  # or `persp`
 ):                             # (...,2) on the image plane, in [-1,1] where visible; x right, y up
-    "Where points fall in a picture."
+    "Project points to the image plane."
     if camera_mode == "orth": return points[..., :2]
     return points[..., :2] / ((CAMERA_DISTANCE - points[..., 2:]) * TAN_HALF_FOV)
 
 # %% ../nbs/conventions.ipynb #906d8e4e
 def flip_normal_z(back_nrm):
-    "Normal maps (...,3,H,W) of the back, from the frame of the front camera to their own camera's, laid over the front; and the same way back."
+    "Back normal maps (...,3,H,W) from the front camera's frame to the back camera's, flipped over the front; or back."
     return back_nrm * back_nrm.new_tensor([1, 1, -1])[:, None, None]
