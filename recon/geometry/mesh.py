@@ -30,11 +30,13 @@ def vertex_normals(
     return normalize(n, dim=1)
 
 # %% ../../nbs/geometry/mesh.ipynb #7bd8a4ba
-def weld(vertices: Tensor) -> tuple[Tensor, Tensor]: # distinct places (W,3) in lexicographic order, and the row there of each vertex (V,)
-    "One vertex for all at the same place."
+def weld(
+    vertices: Tensor,  # (V,3)
+) -> tuple[Tensor, Tensor]: # distinct positions (W,3) in lexicographic order, and the row there of each vertex (V,)
+    "Merge vertices at the same position."
     order = torch.as_tensor(np.lexsort(vertices.detach().cpu().numpy().T[::-1])).to(vertices.device)
     rows = vertices[order]
-    first = torch.ones_like(order)   # of those at its place
+    first = torch.ones_like(order)   # 1 where a new position begins
     first[1:] = (rows[1:] != rows[:-1]).any(1)
     back = torch.empty_like(order)
     back[order] = first.cumsum(0) - 1
@@ -87,7 +89,11 @@ def morton_order(
         cell = (cell | cell << shift) & keep   # two empty bits after each
     return (cell[:, 0] | cell[:, 1] << 1 | cell[:, 2] << 2).argsort()
 
-def map_in_morton_order(ask, points: Tensor) -> list[Tensor]:
-    "What `ask` answers, tensors (N,...), for points (N,3): asked in Morton order, given in theirs."
+# %% ../../nbs/geometry/mesh.ipynb #1fda43b0
+def map_in_morton_order(
+    query,           # a function of points (M,3) to tensors (M,...)
+    points: Tensor,  # (N,3), in any order
+) -> list[Tensor]:   # what `query` gives, in the order of `points`
+    "Call `query` on points in Morton order."
     order = morton_order(points)
-    return [torch.empty_like(a).index_copy_(0, order, a) for a in ask(points.index_select(0, order))]
+    return [torch.empty_like(a).index_copy_(0, order, a) for a in query(points.index_select(0, order))]

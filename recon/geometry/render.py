@@ -31,21 +31,24 @@ class Fragments(NamedTuple):
 
 # %% ../../nbs/geometry/render.ipynb #83936725
 def rotation(azimuth: float, elevation: float, like: Tensor) -> Tensor:
-    "`view_rotation` as a tensor of the type and device of `like`."
+    "`view_rotation` (3,3) as a tensor of the type and device of `like`."
     return torch.as_tensor(view_rotation(azimuth, elevation), dtype=like.dtype, device=like.device)
 
 def pixel_rays(
     size: int,
-    like: Tensor,
+    like: Tensor,               # type and device
     camera_mode: str = "orth",  # or `persp`
     far: float = 4.,            # orthographic rays start at this z of the camera's frame
 ) -> tuple[Tensor, Tensor]:     # origins and unit directions (S*S,3) in the camera's frame
-    "The rays of an `S` x `S` picture, row by row."
+    "The rays of an `S` x `S` image, row by row."
     row = torch.as_tensor(pixel_centers(size), dtype=like.dtype, device=like.device)
     y, x = (a.flatten() for a in torch.meshgrid(-row, row, indexing="ij"))
-    if camera_mode == "orth": return torch.stack([x, y, torch.full_like(x, far)], -1), like.new_tensor([[0, 0, -1]]).expand(len(x), 3)
-    return like.new_tensor([[0, 0, CAMERA_DISTANCE]]).expand(len(x), 3), normalize(torch.stack([x*TAN_HALF_FOV, y*TAN_HALF_FOV, -torch.ones_like(x)], -1), dim=1)
+    if camera_mode == "orth":
+        return torch.stack([x, y, torch.full_like(x, far)], -1), like.new_tensor([[0, 0, -1]]).expand(len(x), 3)
+    directions = normalize(torch.stack([x*TAN_HALF_FOV, y*TAN_HALF_FOV, -torch.ones_like(x)], -1), dim=1)
+    return like.new_tensor([[0, 0, CAMERA_DISTANCE]]).expand(len(x), 3), directions
 
+# %% ../../nbs/geometry/render.ipynb #a46f8627
 def cast_view(
     query: MeshQuery,
     size: int,              # pixels along a side
@@ -56,23 +59,25 @@ def cast_view(
     "What each pixel centre of a view sees; an orthographic one covers [-1, 1]^2."
     R = rotation(azimuth, elevation, query.vertices)
     view = query.vertices @ R.T
-    if can_draw(view, camera_mode): return Fragments(*fill(draw(view, query._corners, size, 1, camera_mode), size))
-    return _cast_view(query, size, R, camera_mode)
+    if not can_draw(view, camera_mode): return _cast_view(query, size, R, camera_mode)
+    return Fragments(*fill(draw(view, query._corners, size, 1, camera_mode), size))
 
 def _cast_view(query: MeshQuery, size: int, R: Tensor, camera_mode: str) -> Fragments:
     "The same by rays: on CUDA, and where a mesh reaches behind the camera."
     rows, columns = frame(project(query.vertices @ R.T, camera_mode), size)
-    origins, directions = (a.reshape(size, size, 3)[rows, columns].reshape(-1, 3) for a in pixel_rays(size, query.vertices, camera_mode))
+    rays = pixel_rays(size, query.vertices, camera_mode)
+    origins, directions = (ray.reshape(size, size, 3)[rows, columns].reshape(-1, 3) for ray in rays)
     distance, face, bary = query.cast(origins @ R, directions @ R)
-    hits = Fragments(torch.full((size, size), -1, device=face.device), bary.new_zeros(size, size, 3), bary.new_full((size, size), -inf))
-    for whole, part in zip(hits, (face, bary, origins[:, 2] + distance*directions[:, 2])):
-        whole[rows, columns] = part.reshape(whole[rows, columns].shape)
-    return hits
-
+    depth = origins[:, 2] + distance*directions[:, 2]
+    empty = face.new_full((size, size), -1), bary.new_zeros(size, size, 3), bary.new_full((size, size), -inf)
+    fragments = Fragments(*empty)
+    for image, part in zip(fragments, (face, bary, depth)):
+        image[rows, columns] = part.reshape(image[rows, columns].shape)
+    return fragments
 
 # %% ../../nbs/geometry/render.ipynb #0354491b
 class Rendering(NamedTuple):
-    "A picture; the mask is the share of a pixel that is covered."
+    "An image of a mesh; the mask is the share of a pixel that is covered."
     color: Tensor   # (S,S,3) in [0,1], zero outside
     normal: Tensor  # (S,S,3) unit normals in the subject's frame, zero outside
     mask: Tensor    # (S,S) in [0,1]
@@ -95,15 +100,19 @@ def render_view(
     "Colours, normals and mask of one view."
     R = rotation(azimuth, elevation, query.vertices)
     view = query.vertices @ R.T
-    look = colors if callable(colors) else RefinedColors.plain(colors, query.faces)
-    if can_draw(view, camera_mode): return Rendering(*shade(draw(view, query._corners, size, samples, camera_mode), size, samples, normals, look))
-    hits = _cast_view(query, size*samples, R, camera_mode)
-    face, bary = hits.face[hits.mask], hits.bary[hits.mask]
+    if not callable(colors): colors = RefinedColors.plain(colors, query.faces)
+    if not can_draw(view, camera_mode):
+        return _average(query, colors, normals, _cast_view(query, size*samples, R, camera_mode), samples)
+    return Rendering(*shade(draw(view, query._corners, size, samples, camera_mode), size, samples, normals, colors))
+
+def _average(query: MeshQuery, colors, normals: Tensor, fragments: Fragments, samples: int) -> Rendering:
+    "Mean of what the samples of each pixel see, as rays found it."
+    face, bary = fragments.face[fragments.mask], fragments.bary[fragments.mask]
     def image(values):
-        full = values.new_zeros(*hits.mask.shape, values.shape[1])
-        full[hits.mask] = values
+        full = values.new_zeros(*fragments.mask.shape, values.shape[1])
+        full[fragments.mask] = values
         return _pool(full, samples)
-    color = look(face, bary)
+    color = colors(face, bary)
     normal = image(normalize(interpolate_face_attributes(normals, query.faces, face, bary), dim=1))
     mask = image(color.new_ones(len(face), 1))
     return Rendering(image(color) / mask.clamp(min=1e-6), normalize(normal, dim=-1), mask[..., 0])
@@ -117,7 +126,7 @@ def visible_faces(
     lift: float = 2e-3,     # rays start this far above the surface
     camera_mode: str = "orth",
 ) -> Tensor:                # (F,) bool
-    "Faces with a corner that looks at the camera and has nothing in front of it."
+    "Faces with a corner that faces the camera and has nothing in front of it."
     towards = rotation(azimuth, elevation, query.vertices)[2].expand_as(query.vertices)
     if camera_mode == "persp": towards = normalize(CAMERA_DISTANCE*towards - query.vertices, dim=1)
     distance, _, _ = query.cast(query.vertices + lift*normals, towards)
@@ -138,6 +147,7 @@ def view_strip(
     columns = []
     for azimuth in azimuths:
         view = render_view(query, colors, normals, size, azimuth)
-        shown = (view.normal @ rotation(azimuth, 0, view.normal).T + 1) / 2
-        columns.append(torch.cat([color * view.mask[..., None] + 1 - view.mask[..., None] for color in (view.color, shown)]))
+        mask = view.mask[..., None]
+        normal_colors = (view.normal @ rotation(azimuth, 0, view.normal).T + 1) / 2
+        columns.append(torch.cat([image*mask + 1 - mask for image in (view.color, normal_colors)]))
     return torch.cat(columns, 1).clamp(0, 1)
