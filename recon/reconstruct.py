@@ -76,10 +76,10 @@ class People:
 def distances(mesh, scan, unit: tuple):
     "The mesh in the colours of its distances to the scan, and what the colours mean."
     import trimesh
-    from recon.viz.viewer import Scale, surface_error
+    from recon.viz.errors import ColorScale, surface_error
     error = surface_error(mesh, scan)*unit[0]
-    scale = Scale.around([error], unit[1])
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=scale.colors(error), process=False), f"to the scan, ±{scale.reach:g} {scale.unit}"
+    scale = ColorScale.fit([error], unit[1])
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=scale.colors(error), process=False), f"to the scan, ±{scale.limit:g} {scale.unit}"
 
 def sheet(item: dict, result, scan=None, unit: tuple = (1., "cube units"), size: int = 320):
     "Picture, predicted normals, the mesh in colours and normals and, with a scan, its distances to it: from the front and, below, from the back, (H,W,3)."

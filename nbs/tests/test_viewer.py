@@ -23,7 +23,7 @@ viewer
 """
 SLICES = """
 import trimesh
-from recon.viz.viewer import SliceViewer
+from recon.viz.slices import SliceViewer
 SliceViewer(lambda points: points.norm(dim=-1) - .5, trimesh.creation.icosphere(3, radius=.4), pixels=320)
 """
 LARGE = """
@@ -31,7 +31,7 @@ import numpy as np, trimesh
 from recon.viz.viewer import MeshViewer
 ball = trimesh.creation.uv_sphere(count=[ROWS, 500])
 ball.vertices *= 1 + .1*np.sin(9*ball.vertices[:, [1, 2, 0]])
-viewer = MeshViewer([ball]*COUNT, look="normals", max_faces=2000)
+viewer = MeshViewer([ball]*COUNT, shading="normals", max_faces=2000)
 viewer
 """
 FACES = "[...Object.values(window.reconCameras).at(-1)].map(plot => { let faces = 0; plot.getWorld().K3DObjects.traverse(({geometry}) => faces += (geometry?.index?.count ?? 0)/3); return faces; })"

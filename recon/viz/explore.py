@@ -27,7 +27,7 @@ from ..geometry.query import MeshQuery
 from .images import to_image, encode_png
 from .figures import mime_bundle, mesh_trace, points_trace, scenes_figure, simplify_mesh
 from .sheets import contact_sheet
-from .controls import control_row, control_width
+from .widgets import control_row, control_width
 
 # %% ../../nbs/viz/explore.ipynb #f8265be6
 def find_datasets(
