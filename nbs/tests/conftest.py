@@ -17,7 +17,7 @@ from browser import lab, page, project  # noqa: F401 (fixtures; they use the pla
 # Tests of one file share its fixtures, so they run in one process; those that stand alone go wherever there is room.
 # Long ones start first, so that two processes end at about the same time.
 ALONE = ("test_notebooks", "test_style")
-LONG = ("test_demo", "browser", "test_mixed", "test_resume", "test_build", "test_watch", "test_parallel", "test_options")
+LONG = ("test_demo browser test_mixed test_resume test_build test_watch test_parallel test_options").split()
 
 
 def group(item):
