@@ -1,8 +1,9 @@
 "The package as users meet it: light to import, every module by itself, nothing undefined."
-import os
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from conftest import BIN, ROOT
 
@@ -54,9 +55,19 @@ def test_import_changes_nothing_around_it(tmp_path):
 
 
 def test_ruff():
-    command = [BIN/"ruff", "check", "--no-cache", "recon", "nbs/tests"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stdout
+    "Lines of `__all__`, which nbdev writes, may be longer."
+    command = [BIN/"ruff", "check", "--no-cache", "--output-format=json", "recon", "nbs/tests"]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout)
+    faults = [
+        f"{fault['filename']}:{fault['location']['row']}: {fault['code']} {fault['message']}"
+        for fault in found if not (fault["code"] == "E501" and is_generated(fault))
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def is_generated(fault):
+    lines = Path(fault["filename"]).read_text(encoding="utf-8").splitlines()[:fault["location"]["row"]]
+    return "# %% auto #0" in lines[-40:] and sum(line.startswith("# %%") for line in lines) == 1
 
 
 def test_names_that_outside_scripts_rely_on(tmp_path):
