@@ -130,9 +130,9 @@ def inputs_of(meshes: dict[str, Path], data) -> str:
 
 def methods(item: dict, mesh, body, clothes: float | None) -> dict:
     "The meshes to be measured, by method."
-    from recon.runs.baselines import inflated, mask_hull
+    from recon.runs.baselines import inflate_body, mask_hull
     found = dict(model=mesh, body=body, hull=mask_hull(item["front_mask"], tuple(body.bounds[:, 2])))
-    return found if clothes is None else found | dict(inflated=inflated(body, clothes))
+    return found if clothes is None else found | dict(inflated=inflate_body(body, clothes))
 
 def measure_person(ruler: Evaluator, item: dict, pred, mesh, scan, body, clothes: float | None, shares=None) -> dict:
     "Numbers of each method, and the error of the predicted front normals."
