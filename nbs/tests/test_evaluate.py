@@ -99,7 +99,7 @@ def test_the_leaderboard_runs_on_ones_own_evaluations(folders, tmp_path):
     for name, scale in dict(one=1., other=1.05).items():
         for path in (tmp_path/"results").iterdir(): trimesh.load(path, force="mesh", process=False).apply_scale(scale).export(path)
         cli([*folders[:-1], str(tmp_path/name/"metrics.json"), "--protocol", "exact", "--no-align"])
-    done = subprocess.run([BIN/"papermill", ROOT/"nbs"/"leaderboard.ipynb", tmp_path/"out.ipynb", "-p", "evaluations", f"{tmp_path/'one'},{tmp_path/'other'}"],
+    done = subprocess.run([BIN/"papermill", ROOT/"nbs"/"runs"/"leaderboard.ipynb", tmp_path/"out.ipynb", "-p", "evaluations", f"{tmp_path/'one'},{tmp_path/'other'}"],
                           cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     shown = json.loads((tmp_path/"out.ipynb").read_text())["cells"][-2]["outputs"][0]["data"]["text/markdown"]
