@@ -127,7 +127,7 @@ class MeshQuery:
         def inside(points): return _launch(self._mesh, _signed, points, 1e6, 2.)[0] < 0
         return classify_faces(self._mesh, self._tree, self.vertices, self.faces, inside)
 
-# %% ../../nbs/geometry/query.ipynb #f3a8efcb
+# %% ../../nbs/geometry/query.ipynb #50c39dac
 @patch
 def _prefers_tree(self: MeshQuery, points: Tensor) -> bool:
     "Whether the quick search is prepared already, or repays its preparation; on a CPU alone."
@@ -155,7 +155,7 @@ def signed_distance(self: MeshQuery, points: Tensor) -> Tensor:
     "Distances (N,) of points (N,3), negative inside."
     return self.closest(points, signed=True)[0]
 
-# %% ../../nbs/geometry/query.ipynb #7149230b
+# %% ../../nbs/geometry/query.ipynb #85d055d3
 @patch
 def cast(self: MeshQuery,
     origins: Tensor,     # (N,3)
