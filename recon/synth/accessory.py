@@ -17,7 +17,8 @@ from scipy.spatial import cKDTree
 from ..body.anny import PosedBody
 from .cloth import Obstacle, drape
 from .cut import mesh_normals, grid_faces, normalize
-from .fabric import Fabric, mix_colors, contrasting_color, edge_coverage, hoops, leather, line_coverage, plaid, plain, stripes, tweed
+from .fabric import Fabric, edge_coverage, hoops, leather, line_coverage, plaid, plain, stripes, tweed
+from .palette import mix_colors, contrasting_color
 from .hair import HAT_RIM, Ground, Head
 from .noise import ramp
 from .outfit import GLASSES_VOXEL, Sewn, Tailor, recut

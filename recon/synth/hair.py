@@ -15,8 +15,8 @@ from ..body.anny import PosedBody
 from .cut import clip_mesh, drop_unused, large_components, mesh_normals, grid_faces, normalize
 from .subdivide import loop_subdivide
 from .noise import Noise, ramp
-from .fabric import mix_colors
-from .skin import beard_area
+from .palette import mix_colors
+from .face import beard_area
 from .template import Places, Template
 
 # %% ../../nbs/synth/hair.ipynb #527b6a5d

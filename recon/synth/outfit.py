@@ -16,7 +16,8 @@ from ..body.anny import PosedBody
 from .cloth import Obstacle, drape
 from .cut import clip_mesh, close_boundaries, drop_unused, mesh_normals
 from .subdivide import loop_subdivide
-from .fabric import Detail, Fabric, belt, mix_colors, color_blocks, buttons, checks, chest_pocket, contrasting_color, corduroy, edge_coverage, denim, dots, flowers, on_front, front_pouch, heather, hoops, leather, line_coverage, sewn_patch, pinstripe, placket, plaid, plain, ribs, side_pockets, stripes, trouser_details, tweed, zipper
+from .fabric import Detail, Fabric, belt, color_blocks, buttons, checks, chest_pocket, corduroy, edge_coverage, denim, dots, flowers, on_front, front_pouch, heather, hoops, leather, line_coverage, sewn_patch, pinstripe, placket, plaid, plain, ribs, side_pockets, stripes, trouser_details, tweed, zipper
+from .palette import mix_colors, contrasting_color
 from .noise import Noise, ramp
 from .template import Places, Template, linear_blend_skinning
 

@@ -26,7 +26,8 @@ from .noise import Noise, ramp
 from .outfit import Garment, Sewn, Tailor, choose_extras, choose_outfit, dress, hidden_skin, make_outfit, share_of_women
 from ..body.pose import check_pose, check_style, sample_pose
 from .shape import sample_age, sample_expression, sample_phenotype
-from .skin import Skin, eye_color, skin_color
+from .skin import Skin
+from .face import eye_color, skin_color
 from .template import Places, Template, load_template
 
 # %% ../../nbs/synth/person.ipynb #d2e4a491
