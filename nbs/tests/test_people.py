@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from conftest import ROOT
 from recon.synth import person as people
-from recon.synth.outfit import hidden_skin
+from recon.synth.dressing import hidden_skin
 from recon.synth.template import load_template
 
 # outfits and poses in which cloth is pulled and pushed most

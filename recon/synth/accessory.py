@@ -17,11 +17,15 @@ from scipy.spatial import cKDTree
 from ..body.anny import PosedBody
 from .cloth import Obstacle, drape
 from .cut import mesh_normals, grid_faces, normalize
-from .fabric import Fabric, edge_coverage, hoops, leather, line_coverage, plaid, plain, stripes, tweed
+from .fabric import Fabric
+from .weave import edge_coverage, hoops, leather, line_coverage, plaid, plain, stripes, tweed
 from .palette import mix_colors, contrasting_color
 from .hair import HAT_RIM, Ground, Head
 from .noise import ramp
-from .outfit import GLASSES_VOXEL, Sewn, Tailor, recut
+from .outfit import GLASSES_VOXEL
+from .dressing import Sewn
+from .pattern import Tailor
+from .fabric import recut
 from .skin import spot
 from .template import PLACE_COLUMNS, Places, Template, linear_blend_skinning
 
@@ -132,7 +136,7 @@ def make_hood(fitter, obstacle, rng, fabric: Fabric) -> Accessory:
 
 def make_scarf(fitter, obstacle, rng, tailor: Tailor) -> list[Accessory]:
     "A scarf around the neck, one end on the chest."
-    fabric = tailor.fabric(rng, [plain, plaid, hoops, tweed][rng.choice(4, p=[.4, .25, .2, .15])], cut="skirt")
+    fabric = tailor.draw_fabric(rng, [plain, plaid, hoops, tweed][rng.choice(4, p=[.4, .25, .2, .15])], cut="skirt")
     around, about = (a.ravel() for a in np.meshgrid(np.linspace(0, 2*np.pi, 48, endpoint=False), np.linspace(0, 2*np.pi, 17), indexing="ij"))
     radius = .026*(1 + .18*np.sin(5*about + 3*around))
     tube = _ring(around, .078 + radius*np.cos(about), .070 + radius*np.cos(about), .712 - .012*np.cos(around) + 1.1*radius*np.sin(about))
@@ -156,7 +160,7 @@ def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
 
 def make_tie(fitter, obstacle, rng, tailor: Tailor) -> Accessory:
     "A tie with its knot."
-    fabric = tailor.fabric(rng, [plain, stripes, hoops][rng.choice(3)], below=True)
+    fabric = tailor.draw_fabric(rng, [plain, stripes, hoops][rng.choice(3)], below=True)
     fabric.period *= .5
     y = np.linspace(.69, rng.uniform(.26, .34), 30)
     half = np.interp(.69 - y, [0, .03, .04, .30, .36, .45], [.016, .012, .010, .032, .030, .006])
@@ -335,7 +339,7 @@ def make_headwear(rng, tailor: Tailor, posed: PosedBody, skin: np.ndarray, name:
     template = tailor.template
     head, ground = Head(template, posed), Ground(skin, template.parts["body"].faces)
     if name == "glasses": return make_glasses(Fitter(template, posed), ground, rng, voxel)
-    fabric = tailor.fabric(rng, plain if name == "beanie" else [plain, tweed, leather][rng.choice(3, p=[.8, .15, .05])])
+    fabric = tailor.draw_fabric(rng, plain if name == "beanie" else [plain, tweed, leather][rng.choice(3, p=[.8, .15, .05])])
     if name == "beanie": return _beanie(head, ground, skin, rng, fabric, tailor.noise)
     thin = max(.003, .75*voxel)
     return _cap(head, ground, skin, rng, fabric, thin) if name == "cap" else _brimmed(head, ground, skin, rng, fabric, female, thin)
@@ -370,7 +374,7 @@ def _box(fitter, centre, radii, bone: str, paint, power: float = 5.) -> Accessor
 
 def make_bag(fitter, obstacle, rng, tailor: Tailor, back: bool) -> list[Accessory]:
     "A backpack, or a bag on a strap across the chest."
-    fabric = tailor.fabric(rng, [plain, leather][int(rng.random() < .4)], below=True)
+    fabric = tailor.draw_fabric(rng, [plain, leather][int(rng.random() < .4)], below=True)
     dark = _one_color(.7*fabric.base)
     def paint(place):
         color, y = fabric.color(place), place.y - (.52 if back else .03)

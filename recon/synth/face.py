@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['strand_noise', 'beard_area', 'skin_color', 'eye_color']
 
-# %% ../../nbs/synth/face.ipynb #41f8c656
+# %% ../../nbs/synth/face.ipynb #e12403e1
 from functools import lru_cache
 import numpy as np
 from scipy.spatial import cKDTree
@@ -17,7 +17,7 @@ from .skin import Skin, region_mask, spot
 from .subdivide import half_edges
 from .template import Places, load_template
 
-# %% ../../nbs/synth/face.ipynb #5cac87c8
+# %% ../../nbs/synth/face.ipynb #aa4efc03
 def _redden(color, skin: Skin, share) -> np.ndarray:
     "Show `share` (N,) of the blood under `color` (N,3)."
     return color*(1 - np.asarray(share)[:, None]*skin.blood*np.array([.02, .20, .17]))
@@ -34,7 +34,7 @@ def _blush(place: Places, uv: np.ndarray) -> np.ndarray:
     chin = .25*spot(x, y - .735, .02, .012)
     return _looks_forward(place)*(cheeks + nose + chin) + .22*region_mask("ears", uv)
 
-# %% ../../nbs/synth/face.ipynb #50a978e7
+# %% ../../nbs/synth/face.ipynb #9217b028
 def _face_shade(place: Places) -> np.ndarray:
     "How dark (N,) folds and hollows of the face are; negative where light falls."
     x, y = np.abs(place.x), place.y
@@ -56,7 +56,7 @@ def _face_shade(place: Places) -> np.ndarray:
     shade -= front*(bridge + cheekbone + forehead)
     return shade
 
-# %% ../../nbs/synth/face.ipynb #09e992c7
+# %% ../../nbs/synth/face.ipynb #6fc2b16f
 def _wrinkles(skin: Skin, place: Places) -> np.ndarray:
     "Depth (N,) of folds beside the mouth, on the forehead, below and beside the eyes."
     x, y = np.abs(place.x), place.y
@@ -82,7 +82,7 @@ def _paint_age(skin: Skin, color: np.ndarray, place: Places) -> np.ndarray:
     spots = ramp(skin.noise(place.point + 2*skin.offset, 90), 1.5, 2)
     return color*(1 - old*(.13*lines + .10*spots)[:, None]*np.array([.8, 1, 1.1]))
 
-# %% ../../nbs/synth/face.ipynb #8250e753
+# %% ../../nbs/synth/face.ipynb #57fd4fda
 def _inside_mouth(skin: Skin, y: np.ndarray) -> np.ndarray:
     "Colour (N,3) of teeth above and tongue below; dark between lips that hardly open."
     teeth_or_tongue = np.where((y > .7746)[:, None], [.86, .83, .77], [.30, .10, .10])
@@ -102,7 +102,7 @@ def _paint_mouth(skin: Skin, color: np.ndarray, place: Places, uv: np.ndarray) -
     capped = near & (uv == 0).all(1)   # an open mouth is closed with a cap, which has no texture coordinates
     return np.where(capped[:, None], _inside_mouth(skin, y), color)
 
-# %% ../../nbs/synth/face.ipynb #bc4896d1
+# %% ../../nbs/synth/face.ipynb #1f5947ad
 @lru_cache
 def _lid_rims() -> tuple[cKDTree, cKDTree]:
     "The rims of the upper and the lower lid of the left eye, on the template."
@@ -133,7 +133,7 @@ def _paint_eyelids(skin: Skin, color: np.ndarray, place: Places) -> np.ndarray:
     color[near] = mix_colors(out, .35*skin.brow + [.02, .015, .015], np.maximum(upper_lash, lower_lash))
     return color
 
-# %% ../../nbs/synth/face.ipynb #b1e132c2
+# %% ../../nbs/synth/face.ipynb #5d97ea37
 def strand_noise(noise: Noise, x, y, z) -> np.ndarray:
     "Noise (N,) of single hairs: fine along x, long along y."
     return noise(np.stack([x, y, z], 1), (650, 130, 300))
@@ -148,7 +148,7 @@ def _brow_density(skin: Skin, place: Places) -> np.ndarray:
     brows = ramp(np.abs(y - curve), 1.35*width, .55*width)*ramp(x, .0095, .0135)*ramp(x, .058, .052)*(place.z > .085)
     return np.clip(brows*(.62 + .5*grain), 0, .92)
 
-# %% ../../nbs/synth/face.ipynb #f54e7ad9
+# %% ../../nbs/synth/face.ipynb #e549a52c
 def beard_area(place: Places, moustache: bool) -> np.ndarray:
     "Tell where (N,), 0 to 1, a beard grows: jaw, chin and, if wanted, the upper lip."
     x, y, z = np.abs(place.x), place.y, place.z
@@ -162,7 +162,7 @@ def beard_area(place: Places, moustache: bool) -> np.ndarray:
     upper = np.maximum(lip, corner) if moustache else 0
     return np.clip(np.maximum(jaw*mouth - below_lip, upper), 0, 1)*(place.head > .3)
 
-# %% ../../nbs/synth/face.ipynb #fa49c014
+# %% ../../nbs/synth/face.ipynb #326691c0
 def _paint_hairs(skin: Skin, color: np.ndarray, place: Places) -> np.ndarray:
     "Paint brows, stubble, and hair on the scalp too short for a shape of its own."
     color = mix_colors(color, skin.brow, _brow_density(skin, place))
@@ -173,7 +173,7 @@ def _paint_hairs(skin: Skin, color: np.ndarray, place: Places) -> np.ndarray:
     if skin.scalp is not None: color = mix_colors(color, skin.hair, np.clip(skin.scalp(place), 0, .95))
     return color
 
-# %% ../../nbs/synth/face.ipynb #c0f65d6b
+# %% ../../nbs/synth/face.ipynb #2ab98bd7
 def _on_head(place: Places) -> np.ndarray:
     "Rows of the points that get a face."
     return np.nonzero((place.head > .3) & (place.nz > -.98))[0]
@@ -190,7 +190,7 @@ def _paint_face(skin: Skin, color: np.ndarray, place: Places, uv: np.ndarray) ->
     nostril = spot(x - .0085, y - .8015, .0045, .0028)*(place.ny < .1)*ramp(z, .148, .153)*ramp(z, .168, .163)
     return mix_colors(color, skin.tone*[.30, .18, .16], .85*np.clip(1.3*nostril, 0, 1))
 
-# %% ../../nbs/synth/face.ipynb #402cca5f
+# %% ../../nbs/synth/face.ipynb #c87d5c6f
 def _textured_skin(skin: Skin, place: Places, uv: np.ndarray) -> np.ndarray:
     "The picture of a skin, with the lashes, brows and stubble that such pictures leave to other meshes."
     color = skin.picture(uv)[:, :3].astype(float)
@@ -217,7 +217,7 @@ def skin_color(
     color[head] = _paint_face(skin, color[head], place[head], uv[head])
     return np.clip(color, .01, .99)
 
-# %% ../../nbs/synth/face.ipynb #274eb348
+# %% ../../nbs/synth/face.ipynb #ebc9df2e
 def eye_color(skin: Skin, place: Places) -> np.ndarray:
     "Colour (N,3) the eyeballs."
     x, y, z = (place.point - place.side[:, None]*[.0308, 0, 0] - [0, .8461, .1264]).T

@@ -23,7 +23,10 @@ from .cut import close_boundaries, mesh_normals
 from .fuse import Solid, fuse
 from .hair import HAIR_STYLES as HAIR_STYLES, Hair, Head, choose_hair_style, hair_color, make_beard, make_hair, scalp
 from .noise import Noise, ramp
-from .outfit import Garment, Sewn, Tailor, choose_extras, choose_outfit, dress, hidden_skin, make_outfit, share_of_women
+from .pattern import Garment, Tailor
+from .dressing import Sewn, dress, hidden_skin
+from .outfit import choose_extras, choose_outfit, share_of_women
+from .tops import make_outfit
 from ..body.pose import check_pose, check_style, sample_pose
 from .shape import sample_age, sample_expression, sample_phenotype
 from .skin import Skin
