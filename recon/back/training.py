@@ -6,7 +6,7 @@
 __all__ = ['structure_loss', 'back_losses', 'BackOptions', 'BackState', 'learning_rate', 'train_step', 'batches', 'validate',
            'save_weights', 'save_checkpoint', 'resume_state', 'append_metrics', 'drop_later_metrics', 'train_back']
 
-# %% ../../nbs/back/training.ipynb #99a0858c
+# %% ../../nbs/back/training.ipynb #06adba4d
 import json
 import random
 import time
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -25,9 +25,9 @@ from .pairs import BackPairs, back_pair
 from .scores import image_scores, normal_degrees
 from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
-from ..files import atomic_write, format_duration, resolve_path
+from ..files import atomic_write, format_duration
 
-# %% ../../nbs/back/training.ipynb #a3ecce43
+# %% ../../nbs/back/training.ipynb #1cde40dd
 def structure_loss(
     color: Tensor,  # (B,3,S,S) in [0,1], alike outside the figure
     true: Tensor,   # (B,3,S,S)
@@ -49,7 +49,7 @@ def back_losses(prediction: BackPrediction, batch: dict) -> dict[str, Tensor]:
     return dict(color=((color - true).abs()).sum() / inside, structure=structure_loss(color, true, mask),
                 normal=((prediction.normal - batch["normal"]).abs()*mask).sum() / inside)
 
-# %% ../../nbs/back/training.ipynb #9385f92e
+# %% ../../nbs/back/training.ipynb #b0ab2ff0
 class BackOptions(Protocol):
     "Options that training reads; the stage's configuration has them."
     image_size: int
@@ -84,7 +84,7 @@ class BackState:
         for name in ("net", "average", "optimizer"): getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
 
-# %% ../../nbs/back/training.ipynb #d3045fb6
+# %% ../../nbs/back/training.ipynb #02907cd1
 def learning_rate(step: int, cfg: BackOptions) -> float:
     "Warm up over 100 steps, then half a cosine to zero at the end."
     warm = min(1., (step + 1)/100)
@@ -115,7 +115,7 @@ def batches(pairs: BackPairs, cfg: BackOptions, start: int) -> Iterator[dict]:
             items.append(pairs[order[place]])
         yield default_collate(items)
 
-# %% ../../nbs/back/training.ipynb #eb16b457
+# %% ../../nbs/back/training.ipynb #befdf287
 @torch.no_grad()
 def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, float]:
     "Mean scores of held-out subjects over some views, with those of the mirror."
@@ -132,7 +132,7 @@ def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, fl
             found.append(scores | {f"mirror_{name}": value for name, value in mirror.items()} | dict(normal_deg=degrees))
     return {name: sum(one[name] for one in found)/len(found) for name in found[0]}
 
-# %% ../../nbs/back/training.ipynb #9834f9c8
+# %% ../../nbs/back/training.ipynb #b4797d1a
 def save_weights(net: BackNet, path: Path, **metadata: str):
     "Weights in half precision, with the network's sizes and anything worth knowing in the header."
     halves = {name: value.half().contiguous() for name, value in net.state_dict().items()}
@@ -150,7 +150,7 @@ def resume_state(cfg: BackOptions, folder: Path) -> BackState:
     if (folder/"state.pt").exists(): state.load_state_dict(torch.load(folder/"state.pt", weights_only=True))
     return state
 
-# %% ../../nbs/back/training.ipynb #67b83120
+# %% ../../nbs/back/training.ipynb #6e81bebe
 def append_metrics(folder: Path, step: int, values: dict):
     "Add a line to the run's metrics.jsonl."
     folder.mkdir(parents=True, exist_ok=True)
