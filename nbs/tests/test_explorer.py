@@ -43,9 +43,9 @@ def test_sliders_and_dropdowns_change_the_pictures(explorer):
             handle.press("ArrowRight")
             source = changed(explorer, source)
         assert np.abs(pixels(picture) - before).mean() > .5, f"{name}: the picture did not change"
-    choose(explorer, "person", "two  a ball")
+    choose(explorer, "subject", "two  a ball")
     changed(explorer, source)
-    assert control(explorer, "view").locator(".widget-readout").inner_text() == "1", "another person is seen from the same view"
+    assert control(explorer, "view").locator(".widget-readout").inner_text() == "1", "another subject is seen from the same view"
     for panel in "explore-thumbnails", "explore-statistics": assert pixels(explorer.wait_for_selector(f"img.{panel}")).std() > 20
 
 
