@@ -86,11 +86,11 @@ def test_what_cannot_be_measured_is_a_dash(folders, tmp_path, capsys):
 
 
 def test_numbers_written_before_there_were_parts_are_still_read():
-    from recon.evaluate import table
+    from recon.runs.evaluation import format_report
     row = dict(p2s=.01, s2p=.012, nc=.9, fscore=60., iou=.9, iou_front=.95, iou_side=.9)
     body = row | dict(p2s=.02, nc=.95)
     card = dict(protocol="sith", alignment="icp", samples=100_000, seed=0, unit="half the cube [-1,1]^3 = 1", inflated=None)
-    told = table(dict(n=1, model=row, body=body, normal_error_deg=20., card=card, people={"x": dict(model=row, body=body, label="", normal_error_deg=20.)}))
+    told = format_report(dict(n=1, model=row, body=body, normal_error_deg=20., card=card, people={"x": dict(model=row, body=body, label="", normal_error_deg=20.)}))
     assert "| bare body | 20.00 [20.00, 20.00] |" in told and "**The model does not beat the bare body in s2p, nc, fscore, iou, iou_front, iou_side.**" in told
 
 

@@ -19,7 +19,7 @@ from ..metrics.card import card_line
 from recon.metrics.tables import (
     ALL_COLUMNS, Estimate, Table, as_markdown, format_cell, higher_is_better, make_table, paired_differences, summarise,
 )
-from .compare import short_names
+from .compare import path_names
 from .run import Run
 
 # %% ../../nbs/runs/leaderboard.ipynb #a0243264
@@ -78,7 +78,7 @@ def read_evaluations(paths) -> dict[str, Evaluation]:
     if not paths: raise ValueError("0 evaluations; expected at least two to compare")
     found = [read_evaluation(path) for path in paths]
     places = [one.path.parent if one.path.name == "metrics.json" else one.path.with_suffix("") for one in found]
-    named = dict(zip(short_names(places), found))
+    named = dict(zip(path_names(places), found))
     check_comparable(named)
     return named
 

@@ -66,9 +66,9 @@ def main(folder: str = "outputs/demo", **options) -> dict:
             raise SystemExit(1) from None
         except OSError as e: raise SystemExit(f"{name}: {explain(e)} Type `make demo` again to go on from here.") from None
     numbers = json.loads((out/"metrics.json").read_text())
-    from recon.evaluate import table
-    print(f"\n{table(numbers)}\n")
-    if options.get("scans"): print(f"Scans by other hands, {options['scans']}:\n\n{table(json.loads((out/'scans.json').read_text()))}\n")
+    from recon.runs.evaluation import format_report
+    print(f"\n{format_report(numbers)}\n")
+    if options.get("scans"): print(f"Scans by other hands, {options['scans']}:\n\n{format_report(json.loads((out/'scans.json').read_text()))}\n")
     print(f"Notebooks: {out}\nMeshes:    {out/'05_reconstruct'} (GLB; a viewer or Blender opens them)"
           f"\nPicture:   {out/'metrics.jpg'}\nLook:      .venv/bin/jupyter lab {folder}/06_evaluate.ipynb")
     return numbers
