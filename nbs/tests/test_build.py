@@ -137,7 +137,7 @@ def test_what_nobody_foresaw_is_listed_and_the_rest_is_built(tmp_path):
             "pool.get_all_start_methods, pool.get_context = (lambda: ['fork']), (lambda method: multiprocessing.get_context('fork'))\n"
             "stage.cli(sys.argv[1:])")
     done = subprocess.run([sys.executable, "-c", code, *command(tmp_path/"people.h5", workers=2)[3:]], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 1 and "2 subjects could not be built" in done.stderr, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     assert any(line.startswith("0002 failed: KeyError: 'no such key'") for line in lines), done.stdout
     assert any(line.startswith("0003 failed: its process was killed each time") for line in lines), done.stdout
@@ -147,11 +147,11 @@ def test_what_nobody_foresaw_is_listed_and_the_rest_is_built(tmp_path):
 
 def test_a_split_holds_out_whole_subjects_of_each_source(tmp_path):
     "Another scan in the folder moves at most one of the others across each border."
-    from recon.build_dataset import BuildDataset, jobs, split
+    from recon.build_dataset import BuildDataset, split_subjects, subject_specs
 
     def parts(**options):
         cfg = BuildDataset.resolve(dict(num_people=20, source=f"people + {tmp_path}/scans") | options)
-        return split(cfg, jobs(cfg))
+        return split_subjects(cfg, subject_specs(cfg))
 
     for name in "abcdefghij": (tmp_path/"scans"/name).mkdir(parents=True); (tmp_path/"scans"/name/f"{name}.obj").touch(); (tmp_path/"scans"/name/f"{name}_body.ply").touch()
     alone, both = parts(source=str(tmp_path/"scans")), parts(num_valid=2)

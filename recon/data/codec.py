@@ -5,22 +5,28 @@
 # %% auto #0
 __all__ = ['CODECS', 'RECORD', 'BODY_RECORD', 'POINT_NAMES', 'check_codec', 'to_pixels', 'encode_png', 'decode_png', 'Crop',
            'crop', 'encode_image', 'decode_crop', 'decode_image', 'encode_depth', 'decode_depth', 'encode_planes',
-           'decode_planes', 'reach_of', 'quantize_points', 'octahedral_encode', 'octahedral_decode', 'pack_points',
-           'unpack_points', 'as_bytes', 'stored', 'write_group', 'get_points', 'get_depth']
+           'decode_planes', 'point_extent', 'quantize_points', 'octahedral_encode', 'octahedral_decode', 'pack_points',
+           'unpack_points', 'as_bytes', 'codec_of', 'write_group', 'get_points', 'get_depth']
 
 # %% ../../nbs/data/codec.ipynb #47aa3742
 import struct
 from typing import NamedTuple
-import cv2, h5py, zstandard
-import numpy as np, torch
+
+import cv2
+import h5py
+import numpy as np
+import torch
+import zstandard
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from .images import check_size, image_header, read_image
 
 # %% ../../nbs/data/codec.ipynb #49312036
 CODECS = ("png", "zstd", "webp")
 
 def check_codec(codec: str):
-    "Refuse an unknown codec."
+    "Raise ValueError for an unknown codec."
     if codec not in CODECS: raise ValueError(f"codec {codec!r}: expected one of {', '.join(CODECS)}")
 
 # %% ../../nbs/data/codec.ipynb #6f6e7159
@@ -29,70 +35,100 @@ def to_pixels(image: Tensor) -> np.ndarray:
     return image.clamp(0, 1).mul_(255).round_().byte().cpu().numpy()
 
 def _png(pixels: np.ndarray) -> bytes:
-    "PNG bytes of pixels (H,W,3 or 4), red first."
-    swapped = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if pixels.shape[-1] == 4 else cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", swapped, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
+    "PNG bytes of pixels (H,W,3 or 4) uint8, red first."
+    swap = cv2.COLOR_RGBA2BGRA if pixels.shape[-1] == 4 else cv2.COLOR_RGB2BGR
+    return cv2.imencode(".png", cv2.cvtColor(pixels, swap), [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
 
 def encode_png(image: Tensor) -> bytes:
     "PNG bytes of an image (H,W,3 or 4) in [0,1], red first."
     return _png(to_pixels(image))
 
 def decode_png(data) -> np.ndarray:
-    "Pixels (H,W,3 or 4) uint8 of PNG bytes, red first."
+    "Pixels (H,W,3 or 4) uint8 of PNG bytes, red first; ValueError where they are none or promise too large an image."
+    depth, channels = _png_header(bytes(data[:26]))
+    if depth != 8 or channels is None: return np.round(read_image(bytes(data), "image bytes")*255).astype(np.uint8)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None: raise ValueError("image bytes are damaged: not a PNG; build the subject again")
+    if image is None or image.ndim != 3: raise ValueError("image bytes are damaged: not a PNG; build the subject again")
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[-1] == 4 else cv2.COLOR_BGR2RGB)
+
+def _png_header(head: bytes) -> tuple:
+    "Bits and channels (3, 4; None for grey and palettes) of a PNG's first 26 bytes."
+    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("image bytes are damaged: not a PNG; build the subject again")
+    width, height, depth, kind = struct.unpack_from(">IIBB", head, 16)
+    check_size(width, height, "image bytes")
+    return depth, {2: 3, 6: 4}.get(kind)
 
 # %% ../../nbs/data/codec.ipynb #6efb58a6
 class Crop(NamedTuple):
-    "A picture as a rectangle on a plain background."
+    "An image as a rectangle on a plain background."
     pixels: np.ndarray  # (h,w,C)
     top: int
     left: int
-    size: tuple         # (H,W) of the whole
-    fill: np.ndarray    # (C,) of the background
+    size: tuple         # (H,W) of the full image
+    fill: np.ndarray    # (C,) value of the background
 
-    def whole(self) -> np.ndarray:
-        "The picture (H,W,C)."
+    def full_image(self) -> np.ndarray:
+        "The image (H,W,C)."
+        h, w = self.pixels.shape[:2]
         out = np.empty((*self.size, len(self.fill)), self.pixels.dtype)
         out[:] = self.fill
-        out[self.top:self.top + self.pixels.shape[0], self.left:self.left + self.pixels.shape[1]] = self.pixels
+        out[self.top:self.top + h, self.left:self.left + w] = self.pixels
         return out
 
 def crop(pixels: np.ndarray) -> Crop:
-    "The smallest rectangle outside which a picture (H,W,C) has the value of its first corner."
+    "The smallest rectangle outside which an image (H,W,C) has the value of its first corner."
     fill = pixels[0, 0].copy()
-    differs = np.logical_or.reduce([pixels[..., c] != value for c, value in enumerate(fill)])   # five times as fast as any(-1)
+    differs = np.logical_or.reduce([pixels[..., c] != value for c, value in enumerate(fill)])   # 5 times faster than any(-1)
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
-    top, bottom, left, right = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 1, 0, 1)
-    return Crop(np.ascontiguousarray(pixels[top:bottom, left:right]), int(top), int(left), pixels.shape[:2], fill)
+    top, bottom, left, right = 0, 1, 0, 1
+    if len(rows): top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    return Crop(part, int(top), int(left), pixels.shape[:2], fill)
 
 # %% ../../nbs/data/codec.ipynb #7f41c6a0
-_HEAD = struct.Struct("<4s4B6H8s")      # magic; way of packing, bytes a value, channels, spare; H, W, top, left, h, w; background
+_HEAD = struct.Struct("<4s4B6H8s")      # magic; packing, bytes a value, channels, spare; H, W, top, left, h, w; background
 _MAGIC = b"RPX1"
 _RAW, _ROWS, _WEBP = range(3)
-_squeeze = zstandard.ZstdCompressor(level=3).compress
+_compress = zstandard.ZstdCompressor(level=3).compress
 
-def _pack(part: Crop, way: int, body: bytes) -> bytes:
-    "A picture's bytes: header and body."
+def _pack(part: Crop, packing: int, body: bytes) -> bytes:
+    "An image's bytes: header and body."
     h, w, channels = part.pixels.shape
-    return _HEAD.pack(_MAGIC, way, part.pixels.itemsize, channels, 0, *part.size, part.top, part.left, h, w, part.fill.tobytes()) + body
+    sizes = (*part.size, part.top, part.left, h, w)
+    return _HEAD.pack(_MAGIC, packing, part.pixels.itemsize, channels, 0, *sizes, part.fill.tobytes()) + body
 
 def _zstd(part: Crop) -> bytes:
-    "A picture as zstd bytes, of pixels or of differences of rows."
-    raw, rows = _squeeze(part.pixels.tobytes()), _squeeze(np.diff(part.pixels, axis=0, prepend=part.pixels.dtype.type(0)).tobytes())
+    "An image as zstd bytes, of pixels or of differences of rows."
+    raw = _compress(part.pixels.tobytes())
+    rows = _compress(np.diff(part.pixels, axis=0, prepend=part.pixels.dtype.type(0)).tobytes())
     return _pack(part, _ROWS, rows) if len(rows) < .8*len(raw) else _pack(part, _RAW, raw)
 
 def _webp(part: Crop) -> bytes:
-    "A picture as lossless WebP; alpha apart, since WebP changes the colours of transparent pixels."
-    body = cv2.imencode(".webp", cv2.cvtColor(np.ascontiguousarray(part.pixels[..., :3]), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
-    return _pack(part, _WEBP, struct.pack("<I", len(body)) + body + _squeeze(np.ascontiguousarray(part.pixels[..., 3:]).tobytes()))
+    "An image as lossless WebP; alpha apart, since WebP changes the colours of transparent pixels."
+    colors = cv2.cvtColor(np.ascontiguousarray(part.pixels[..., :3]), cv2.COLOR_RGB2BGR)
+    body = cv2.imencode(".webp", colors, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    alpha = _compress(np.ascontiguousarray(part.pixels[..., 3:]).tobytes())
+    return _pack(part, _WEBP, struct.pack("<I", len(body)) + body + alpha)
+
+def encode_image(pixels: np.ndarray, codec: str = "png") -> bytes:
+    "Bytes of pixels (H,W,3 or 4) uint8, red first."
+    check_codec(codec)
+    if codec == "png": return _png(pixels)
+    return _zstd(crop(pixels)) if codec == "zstd" else _webp(crop(pixels))
 
 # %% ../../nbs/data/codec.ipynb #4f4dcbeb
-_unsqueeze = zstandard.ZstdDecompressor().decompress
+def _decompress(data: bytes, size: int) -> bytes:
+    "Exactly `size` bytes out of zstd data; ValueError, before any is made, where the data promise another size."
+    promised = zstandard.frame_content_size(data)
+    if promised not in (-1, size): raise ValueError(f"{promised} bytes packed; expected {size}")
+    found = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    if len(found) != size: raise ValueError(f"{len(found)} bytes packed; expected {size}")
+    return found
 
-def _rows(data: bytes, shape: tuple, dtype, block: int = 16) -> np.ndarray:
-    "Pixels whose differences of rows were stored. Rows of all blocks are summed side by side, then block after block: twice as fast as row by row, ten times as cumsum."
+def _undo_rows(data: bytes, shape: tuple, dtype, block: int = 16) -> np.ndarray:
+    "Pixels whose differences of rows were stored."
+    # Rows of all blocks are summed side by side, then block after block: twice as fast as row by row, ten times as cumsum.
     h, w, channels = shape
     out, even = np.array(np.frombuffer(data, dtype).reshape(h, w*channels)), h//block*block
     blocks = out[:even].reshape(-1, block, w*channels)
@@ -101,36 +137,50 @@ def _rows(data: bytes, shape: tuple, dtype, block: int = 16) -> np.ndarray:
     for i in range(max(even, 1), h): out[i] += out[i-1]
     return out.reshape(shape)
 
-def _unwebp(data: bytes, shape: tuple) -> np.ndarray:
-    "Pixels of a WebP and its alpha."
-    cut = 4 + struct.unpack_from("<I", data)[0]
-    colors = cv2.imdecode(np.frombuffer(data, np.uint8, cut - 4, 4), cv2.IMREAD_COLOR)
-    if shape[-1] == 3: return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
+def _decode_webp(data: bytes, shape: tuple) -> np.ndarray:
+    "Pixels (h,w,3 or 4) uint8 of a WebP and its alpha."
+    h, w, channels = shape
+    end = 4 + struct.unpack_from("<I", data)[0]
+    if image_header(bytes(data[4:end])) != ("WEBP", w, h): raise ValueError(f"expected a WebP of {w} x {h}")
+    colors = cv2.imdecode(np.frombuffer(data, np.uint8, end - 4, 4), cv2.IMREAD_COLOR)
+    if channels == 3: return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
     out = cv2.cvtColor(colors, cv2.COLOR_BGR2RGBA)
-    out[..., 3] = np.frombuffer(_unsqueeze(data[cut:]), np.uint8).reshape(shape[:2])
+    out[..., 3] = np.frombuffer(_decompress(data[end:], h*w), np.uint8).reshape(h, w)
     return out
 
 # %% ../../nbs/data/codec.ipynb #56512a61
-def encode_image(pixels: np.ndarray, codec: str = "png") -> bytes:
-    "Bytes of pixels (H,W,3 or 4) uint8, red first."
-    check_codec(codec)
-    return dict(png=_png, zstd=lambda p: _zstd(crop(p)), webp=lambda p: _webp(crop(p)))[codec](pixels)
+def _unpack_header(data: memoryview) -> tuple:
+    "Packing, shape (h,w,C) and kind of the stored rectangle, its place, the image's size and fill; ValueError for a promise that cannot be true."
+    if len(data) < _HEAD.size: raise ValueError(f"{len(data)} bytes; a header alone has {_HEAD.size}")
+    _, packing, width, channels, _, H, W, top, left, h, w, fill = _HEAD.unpack_from(data)
+    check_size(W, H, "image bytes")
+    if packing > _WEBP or width not in (1, 2) or not 1 <= channels <= 4 or top + h > H or left + w > W:
+        raise ValueError(f"rectangle {h} x {w} at {top}, {left} of {H} x {W}, {channels} channels of {width} bytes")
+    dtype = np.dtype(f"u{width}")
+    return packing, (h, w, channels), dtype, (top, left), (H, W), np.frombuffer(fill, dtype, channels)
+
+def _decode_body(body: memoryview, packing: int, shape: tuple, dtype) -> np.ndarray:
+    "Pixels (h,w,C) of a native image's rectangle."
+    if packing == _WEBP: return _decode_webp(body, shape)
+    data = _decompress(body, int(np.prod(shape))*dtype.itemsize)
+    return _undo_rows(data, shape, dtype) if packing == _ROWS else np.frombuffer(data, dtype).reshape(shape)
 
 def decode_crop(data) -> Crop:
-    "What was encoded, by any codec; native pictures stay cropped."
+    "Decode bytes of any codec; native images stay cropped. ValueError where they are damaged or promise too large an image."
     data = memoryview(data).cast("B")
     if data[:4] != _MAGIC:
         pixels = decode_png(data)
         return Crop(pixels, 0, 0, pixels.shape[:2], pixels[0, 0])
-    _, way, width, channels, _, H, W, top, left, h, w, fill = _HEAD.unpack_from(data)
-    body, shape, dtype = data[_HEAD.size:], (h, w, channels), np.dtype(f"u{width}")
-    try: pixels = _unwebp(body, shape) if way == _WEBP else _rows(_unsqueeze(body), shape, dtype) if way == _ROWS else np.frombuffer(_unsqueeze(body), dtype).reshape(shape)
-    except (zstandard.ZstdError, cv2.error, ValueError) as e: raise ValueError(f"image bytes are damaged ({e}); build the subject again") from e
-    return Crop(pixels, top, left, (H, W), np.frombuffer(fill, dtype, channels))
+    try:
+        packing, shape, dtype, (top, left), size, fill = _unpack_header(data)
+        pixels = _decode_body(data[_HEAD.size:], packing, shape, dtype)
+    except (zstandard.ZstdError, cv2.error, struct.error, ValueError) as e:
+        raise ValueError(f"image bytes are damaged ({e}); build the subject again") from e
+    return Crop(pixels, top, left, size, fill)
 
 def decode_image(data) -> np.ndarray:
     "Pixels (H,W,3 or 4) uint8, red first, of bytes of any codec."
-    return decode_crop(data).whole()
+    return decode_crop(data).full_image()
 
 # %% ../../nbs/data/codec.ipynb #003872d1
 _DEPTH = 8192
@@ -148,7 +198,8 @@ def decode_depth(data) -> np.ndarray:
 # %% ../../nbs/data/codec.ipynb #da3861b8
 def encode_planes(planes: np.ndarray) -> bytes:
     "Bytes of planes (K,S,S) int16."
-    return _zstd(crop(np.ascontiguousarray(planes.transpose(1, 0, 2).reshape(planes.shape[1], -1, 1)).view(np.uint16)))
+    rows = planes.transpose(1, 0, 2).reshape(planes.shape[1], -1, 1)
+    return _zstd(crop(np.ascontiguousarray(rows).view(np.uint16)))
 
 def decode_planes(data) -> np.ndarray:
     "Planes (K,S,S) int16."
@@ -160,13 +211,13 @@ RECORD = np.dtype([("pts", "<i2", 3), ("nrm", "<i2", 2), ("d", "<f2"), ("rgb", "
 BODY_RECORD = np.dtype(RECORD.descr + [("body_d", "<f2"), ("body_bary", "<i2", 2), ("body_face", "<i4")])
 _STEPS = 32767
 
-def reach_of(points: Tensor) -> float:
+def point_extent(points: Tensor) -> float:
     "Half the side of the cube that the steps of a place divide: 1, or more where points (N,3) lie farther out."
     return max(1., float(points.abs().max()))
 
 def quantize_points(points: Tensor) -> Tensor:
-    "Points (N,3) moved to the nearest places that records hold (at most 1.6e-5 along an axis in [-1,1]), so that what is asked there is exact."
-    step = reach_of(points) / _STEPS
+    "Move points (N,3) to the nearest places that records hold (at most 1.6e-5 along an axis in [-1,1]), so that targets there are exact."
+    step = point_extent(points) / _STEPS
     return (points/step).round() * step
 
 # %% ../../nbs/data/codec.ipynb #1dd1c868
@@ -185,38 +236,45 @@ def octahedral_decode(places: Tensor) -> Tensor:
 # %% ../../nbs/data/codec.ipynb #9687aa2d
 def pack_points(
     arrays: dict,           # pts, nrm, rgb (N,3), d (N,1); where there is a body, body_d (N,1), body_bary (N,3), body_face (N,)
-) -> tuple[np.ndarray, float]: # records (N,) and the reach of their places
+) -> tuple[np.ndarray, float]: # records (N,) and the extent of their places
     "Points as packed records."
     values = {name: torch.as_tensor(np.asarray(a)) for name, a in arrays.items()}
-    reach = reach_of(values["pts"])
+    extent = point_extent(values["pts"])
     out = np.empty(len(values["pts"]), BODY_RECORD if "body_d" in values else RECORD)
-    out["pts"] = (values["pts"]*(_STEPS/reach)).round().short()
+    out["pts"] = (values["pts"]*(_STEPS/extent)).round().short()
     nrm = (octahedral_encode(values["nrm"])*_STEPS).round().short()
-    out["nrm"] = torch.where(nrm.flip(-1).abs() == _STEPS, nrm.abs(), nrm)      # on the rim of the unfolded octahedron two places are one normal
+    on_rim = nrm.flip(-1).abs() == _STEPS      # of the unfolded octahedron, where two places are one normal
+    out["nrm"] = torch.where(on_rim, nrm.abs(), nrm)
     out["d"] = values["d"][:, 0].half()
     out["rgb"] = (values["rgb"].clamp(0, 1)*255).round().byte()
     if "body_d" in values:
         out["body_d"] = values["body_d"][:, 0].half()
         out["body_bary"] = (values["body_bary"][:, :2]*_STEPS).round().short()
         out["body_face"] = values["body_face"]
-    return out, reach
+    return out, extent
 
 # %% ../../nbs/data/codec.ipynb #4b64d3e0
+_TORCH_TYPES = {"i2": torch.int16, "f2": torch.float16, "u1": torch.uint8, "i4": torch.int32}
+
+def _field(records: Tensor, layout: np.dtype, name: str) -> Tensor:
+    "One entry of packed records (...,N,bytes), in its own type."
+    kind, offset = layout.fields[name][:2]
+    part = records[..., offset:offset + kind.itemsize]
+    return part.clone(memory_format=torch.contiguous_format).view(_TORCH_TYPES[kind.base.str[1:]])    # aligned, even one record
+
 def unpack_points(
-    records: Tensor,          # (...,N,bytes of a record) uint8
-    reach: float | Tensor = 1., # of the places; a number an item for a batch
-) -> dict:                    # as given to `pack_points`
-    "Records back to floats."
+    records: Tensor,              # (...,N,bytes of a record) uint8
+    extent: float | Tensor = 1.,  # of the places; a number an item for a batch
+) -> dict:                        # as given to `pack_points`
+    "Turn records back into floats, on the device that holds them."
     layout = BODY_RECORD if records.shape[-1] == BODY_RECORD.itemsize else RECORD
-    def field(name):
-        kind, offset = layout.fields[name][:2]
-        part = records[..., offset:offset + kind.itemsize].clone(memory_format=torch.contiguous_format)    # aligned, even a single record
-        return part.view({"i2": torch.int16, "f2": torch.float16, "u1": torch.uint8, "i4": torch.int32}[kind.base.str[1:]])
-    scale = torch.as_tensor(reach, dtype=torch.float32, device=records.device)[..., None, None] / _STEPS
-    out = dict(pts=field("pts").float()*scale, d=field("d").float(), nrm=octahedral_decode(field("nrm").float()/_STEPS), rgb=field("rgb").float()/255)
+    def field(name): return _field(records, layout, name).float()
+    scale = torch.as_tensor(extent, dtype=torch.float32, device=records.device)[..., None, None] / _STEPS
+    out = dict(pts=field("pts")*scale, d=field("d"), nrm=octahedral_decode(field("nrm")/_STEPS), rgb=field("rgb")/255)
     if layout is RECORD: return out
-    bary = field("body_bary").float()/_STEPS
-    return out | dict(body_d=field("body_d").float(), body_bary=torch.cat([bary, 1 - bary.sum(-1, keepdim=True)], -1), body_face=field("body_face")[..., 0])
+    bary = field("body_bary")/_STEPS
+    bary = torch.cat([bary, 1 - bary.sum(-1, keepdim=True)], -1)
+    return out | dict(body_d=field("body_d"), body_bary=bary, body_face=_field(records, layout, "body_face")[..., 0])
 
 def as_bytes(records: np.ndarray) -> Tensor:
     "Records (N,) as a tensor (N,bytes)."
@@ -225,18 +283,25 @@ def as_bytes(records: np.ndarray) -> Tensor:
 # %% ../../nbs/data/codec.ipynb #ce54f115
 POINT_NAMES = ("pts", "nrm", "rgb", "d", "body_d", "body_bary", "body_face")
 
-def stored(group: h5py.Group) -> str:
-    "The codec of a subject."
+def codec_of(group: h5py.Group) -> str:
+    "The codec that a subject's group is stored by."
     return group.attrs.get("codec", "png")
 
-def _bytes(group: h5py.Group, name: str, items: list):
-    "Byte strings of their own lengths."
+def _write_bytes(group: h5py.Group, name: str, items: list):
+    "Store byte strings of their own lengths."
     made = group.create_dataset(name, (len(items),), dtype=h5py.vlen_dtype(np.uint8))
     for i, item in enumerate(items): made[i] = np.frombuffer(item, np.uint8)
 
+def _write_array(group: h5py.Group, name: str, array: np.ndarray, codec: str):
+    "Store an array; doubles as floats, visibility in chunks of a view, depth compressed."
+    if array.dtype == np.float64: array = array.astype(np.float32)
+    options = dict(compression="lzf" if name == "body_z" else None)
+    if name == "vis" and codec != "png": options = dict(chunks=(1, *array.shape[1:]), compression="lzf")
+    group.create_dataset(name, data=array, **options).flush()    # chunks take their place now, whoever still holds the dataset
+
 def write_group(
     group: h5py.Group,
-    arrays: dict,        # by entry; pictures as lists of encoded bytes
+    arrays: dict,        # by entry; images as lists of encoded bytes
     codec: str = "png",
 ):
     "Store a subject's entries."
@@ -244,20 +309,18 @@ def write_group(
     group.attrs["codec"] = codec
     rest = dict(arrays)
     if codec != "png":
-        records, reach = pack_points({name: rest.pop(name) for name in POINT_NAMES if name in rest})
-        group.create_dataset("points", data=records).attrs["reach"] = reach
-        if "body_z" in rest: _bytes(group, "body_z", [encode_depth(z) for z in rest.pop("body_z")])
+        records, extent = pack_points({name: rest.pop(name) for name in POINT_NAMES if name in rest})
+        group.create_dataset("points", data=records).attrs["reach"] = extent
+        if "body_z" in rest: _write_bytes(group, "body_z", [encode_depth(z) for z in rest.pop("body_z")])
     for name, value in rest.items():
-        if name.endswith("_img") or name == "cues": _bytes(group, name, value); continue
-        array = np.asarray(value)
-        packed = dict(chunks=(1, *array.shape[1:]), compression="lzf") if name == "vis" and codec != "png" else dict(compression="lzf" if name == "body_z" else None)
-        made = group.create_dataset(name, data=array.astype(np.float32) if array.dtype == np.float64 else array, **packed)
-        made.flush()    # chunks take their place in the file now, whoever still holds the dataset
+        if name.endswith("_img") or name == "cues": _write_bytes(group, name, value)
+        else: _write_array(group, name, np.asarray(value), codec)
 
 # %% ../../nbs/data/codec.ipynb #81d4b67a
 def get_points(group: h5py.Group, rows: slice = slice(None)) -> dict:
-    "A subject's points as arrays, whichever way they are stored: pts, nrm, rgb (N,3), d (N,1), and the body's answers where they are kept."
-    if "points" not in group: return {name: torch.from_numpy(group[name][rows]) for name in POINT_NAMES if name in group}
+    "A subject's points as arrays, by any codec: pts, nrm, rgb (N,3), d (N,1), and `body_` entries where they are kept."
+    if "points" not in group:
+        return {name: torch.from_numpy(group[name][rows]) for name in POINT_NAMES if name in group}
     return unpack_points(as_bytes(group["points"][rows]), group["points"].attrs["reach"])
 
 def get_depth(group: h5py.Group, view: int) -> Tensor:
