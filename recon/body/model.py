@@ -19,16 +19,17 @@ class BodyModel:
     canonical: Tensor        # (B,3) float32 vertices in the rest pose: y up, facing +z, metres
     uv: Tensor               # (F,3,2) float32 texture coordinates of each corner, v up
     joint_names: list[str]   # of the joints or keypoints stored with a subject
-    regions: Tensor = None   # (B,6) float32 share of each of `REGIONS` in each vertex, rows sum to one; None where they are not known
+    regions: Tensor = None   # (B,6) float32 share of each of `REGIONS` in each vertex, rows sum to 1; None if unknown
 
     def __post_init__(self):
         if int(self.faces.max()) >= len(self.canonical):
             raise ValueError(f"{self.name}: faces name vertex {int(self.faces.max())}; there are {len(self.canonical)}")
         if self.uv.shape != (len(self.faces), 3, 2):
-            raise ValueError(f"{self.name}: expected uv ({len(self.faces)},3,2), one pair a corner; found {tuple(self.uv.shape)}")
+            expected, found = (len(self.faces), 3, 2), tuple(self.uv.shape)
+            raise ValueError(f"{self.name}: expected uv {expected}, one pair a corner; found {found}")
 
     def check(self, vertices: Tensor) -> Tensor:
-        "Return posed `vertices` (...,B,3), or say why they are not this body's."
+        "Return posed `vertices` (...,B,3); ValueError if they are not this body's."
         if vertices.shape[-2:] == self.canonical.shape: return vertices
         raise ValueError(f"expected the {len(self.canonical)} vertices of {self.name}; found {tuple(vertices.shape)}. "
                          "Was the dataset built with another body model?")
@@ -39,8 +40,8 @@ REGIONS = ("head", "torso", "arms", "hands", "legs", "feet")
 def region_shares(
     weights: Tensor,     # (B,J) skinning weights
     names: list[str],    # of the J bones
-    parents: list[int],  # row of each bone's parent; the root's is not asked
-    first,               # tells from a bone's name the region that begins there, else None
+    parents: list[int],  # row of each bone's parent; the root's is not used
+    first,               # from a bone's name to the region that begins there, else None
 ) -> Tensor:             # (B,6) float32
     "Share of each of `REGIONS` in each vertex."
     def region(bone): return first(names[bone]) or region(parents[bone])
