@@ -19,10 +19,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import normalize
 from ..body.anny import BODY_VERTICES, TO_Y_UP, load_anny
-from ..body.smplx import rotations
+from ..body.smplx import axis_angle_to_matrix
 from ..geometry.mesh import face_cross, interpolate_face_attributes, sample_surface, vertex_normals, weld
 from ..geometry.query import MeshQuery
-from ..body.pose import BASIC, X, Z, align, part_of, sample_pose, turn
+from ..body.pose import BASIC, X, Z, rotation_between, scale_rotation, sample_pose, axis_rotation
 
 # %% ../../nbs/fitting/scan.ipynb #7c236c0b
 SPREAD = dict(spine=8, neck=8, head=12, clavicle=10, shoulder=10, upperarm01=60, upperarm02=8, lowerarm01=45, lowerarm02=25, wrist=25, finger=14,
@@ -43,7 +43,7 @@ class Figure:
         self.rows = torch.tensor([i for i, name in enumerate(names) if _spread(name)])
         self.spread = torch.tensor([_spread(names[i]) for i in self.rows])[:, None]
         self.average = SHAPE | dict(age=age)
-        self.start, self.facing = start.clone(), rotations(torch.tensor([0., yaw, 0]))
+        self.start, self.facing = start.clone(), axis_angle_to_matrix(torch.tensor([0., yaw, 0]))
         for name, value in dict(turns=torch.zeros(len(self.rows), 3), shape=torch.zeros(len(SHAPE)), lean=torch.zeros(3), move=move, size=torch.tensor(log(scale))).items():
             setattr(self, name, value.clone().requires_grad_())
 
@@ -51,7 +51,7 @@ class Figure:
     def pose(self) -> Tensor:
         "(163,4,4) for `AnnyBody.pose`."
         turns = torch.eye(4).repeat(len(self.rows), 1, 1)
-        turns[:, :3, :3] = TO_Y_UP.T @ rotations(self.turns * self.spread) @ TO_Y_UP
+        turns[:, :3, :3] = TO_Y_UP.T @ axis_angle_to_matrix(self.turns * self.spread) @ TO_Y_UP
         return self.start.index_copy(0, self.rows, self.start[self.rows] @ turns)
 
     @property
@@ -60,7 +60,7 @@ class Figure:
 
     def put(self, points: Tensor) -> Tensor:
         "Points (N,3) of the posed body, in the scan's place."
-        return points @ (self.facing @ rotations(self.lean)).T * self.size.exp() + self.move
+        return points @ (self.facing @ axis_angle_to_matrix(self.lean)).T * self.size.exp() + self.move
 
     def vertices(self) -> Tensor: return self.put(load_anny().pose(self.pose, self.phenotype).vertices)
 
@@ -82,16 +82,16 @@ def _arm(joints: dict, side: str, lift: float, forward: float, elbow: float, twi
     sign = 1 if side == "L" else -1
     upper = joints[f"lowerarm01.{side}"] - joints[f"upperarm01.{side}"]
     lower = joints[f"wrist.{side}"] - joints[f"lowerarm01.{side}"]
-    target = turn(X, -forward) @ [sign*sin(radians(lift)), -cos(radians(lift)), 0]
-    whole, raised = turn(target, -sign*twist) @ align(upper, target), min(2*max(0, lift - 40)/110, 1)
-    clavicle, shoulder = part_of(whole, .12*raised), part_of(whole, .22*raised)
+    target = axis_rotation(X, -forward) @ [sign*sin(radians(lift)), -cos(radians(lift)), 0]
+    whole, raised = axis_rotation(target, -sign*twist) @ rotation_between(upper, target), min(2*max(0, lift - 40)/110, 1)
+    clavicle, shoulder = scale_rotation(whole, .12*raised), scale_rotation(whole, .22*raised)
     return {f"clavicle.{side}": clavicle, f"shoulder01.{side}": shoulder, f"upperarm01.{side}": (clavicle @ shoulder).T @ whole,
-            f"lowerarm01.{side}": turn(np.cross(upper, lower), elbow - 20)}
+            f"lowerarm01.{side}": axis_rotation(np.cross(upper, lower), elbow - 20)}
 
 def _leg(side: str, hip: float, out: float, knee: float) -> dict:
     "Turns of one leg's bones."
     sign = 1 if side == "L" else -1
-    return {f"upperleg01.{side}": turn(Z, sign*out) @ turn(X, -hip), f"lowerleg01.{side}": turn(X, knee), f"foot.{side}": turn(X, .8*np.clip(hip - knee, -25, 18))}
+    return {f"upperleg01.{side}": axis_rotation(Z, sign*out) @ axis_rotation(X, -hip), f"lowerleg01.{side}": axis_rotation(X, knee), f"foot.{side}": axis_rotation(X, .8*np.clip(hip - knee, -25, 18))}
 
 def _matrices(turns: dict) -> Tensor:
     "(163,4,4) of named turns."
@@ -177,7 +177,7 @@ def limb_clouds(age: float) -> np.ndarray:
 # %% ../../nbs/fitting/scan.ipynb #82bc2ca0
 def _turned(clouds: np.ndarray, yaw: float, scale: float) -> np.ndarray:
     "Clouds (...,6) turned about y and scaled."
-    R = rotations(torch.tensor([0., yaw, 0])).numpy()
+    R = axis_angle_to_matrix(torch.tensor([0., yaw, 0])).numpy()
     return np.concatenate([clouds[..., :3] @ R.T * scale, clouds[..., 3:] @ R.T], -1)
 
 def _pick_limbs(target: Target, cloud: np.ndarray, options: np.ndarray) -> tuple[float, dict]:
@@ -354,7 +354,7 @@ def register_body(
     with torch.no_grad():
         posed = load_anny().pose(figure.pose, figure.phenotype)
         back = lambda points: figure.put(points) / target.scale + target.center
-        forward = figure.facing @ rotations(figure.lean) @ torch.tensor([0., 0, 1])
+        forward = figure.facing @ axis_angle_to_matrix(figure.lean) @ torch.tensor([0., 0, 1])
         return Fit(back(posed.vertices), back(posed.joints), figure.pose, {name: float(x) for name, x in figure.phenotype.items()},
                    float(figure.size.exp()) / target.scale, float(torch.rad2deg(torch.atan2(forward[0], forward[2]))))
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...body.smplx import load_smpl, rotations
+from ...body.smplx import load_smpl, axis_angle_to_matrix
 from ..bodies import read_body
 from .base import MeshFiles, PosedScan, ScanFiles, attach_body_mesh, load_posed_scan
 from .parameters import PLACEMENT, pose_by_hands, read_params, root_joint
@@ -31,7 +31,7 @@ def undo_placement(
     root: np.ndarray,   # (3,) root joint of the body before it is turned
 ) -> np.ndarray:
     "Points in the frame of the body without its global orientation, its root at the origin."
-    turn = rotations(torch.as_tensor(params["global_orient"])).numpy()
+    turn = axis_angle_to_matrix(torch.as_tensor(params["global_orient"])).numpy()
     return ((points - params["translation"]) / params["scale"] - root) @ turn
 
 def _check_placement(params: dict, path: str):
