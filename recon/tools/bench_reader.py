@@ -84,13 +84,13 @@ def _row(codec: str, path: Path, size: int, num_samples: int, seconds: float) ->
     data = ReconDataset(path, size, num_samples)
     cued, data.has_cues = data.has_cues, False
     draw = np.random.default_rng(0)
-    batch = lambda: collate([data.compact("person", int(draw.integers(2*num_samples)), int(draw.integers(4)), draw) for _ in range(4)])
+    batch = lambda: collate([data.read_raw("person", int(draw.integers(2*num_samples)), int(draw.integers(4)), draw) for _ in range(4)])
     item, ready = median_seconds(batch, seconds)/4, batch()
-    opened, run = data.opened("person"), slice(num_samples, 2*num_samples)
+    opened, run = data.open_subject("person"), slice(num_samples, 2*num_samples)
     row = dict(layout=codec, items_per_second=1/item, megabytes=(path.with_suffix("")/"person.h5").stat().st_size/1e6,
                image_ms=1e3*median_seconds(lambda: decode_crop(opened["rgb_img"][0]), seconds/4),
                points_ms=1e3*median_seconds(lambda: opened.points(run), seconds/4),
-               finish_ms=1e3*median_seconds(lambda: data.finish(ready), seconds/2)/4)
+               finish_ms=1e3*median_seconds(lambda: data.transform(ready), seconds/2)/4)
     data.has_cues = cued
     return row | dict(items_with_cues=4/median_seconds(batch, seconds/2))
 
