@@ -91,7 +91,7 @@ def make_window(crops: list[Crop]) -> dict:
     return dict(window=Window(crops, lefts, top, left, (4, h, w)), box=torch.tensor([top, left, h, w, H, W]),
                 fill=torch.from_numpy(np.stack([part.fill for part in crops])))
 
-# %% ../../nbs/data/batch.ipynb #19866248
+# %% ../../nbs/data/batch.ipynb #25579136
 def paste_window(pixels: Tensor, box: list, fill: Tensor) -> Tensor:
     "Four images (4,H,W,4) of a window's pixels (4,h,w,4)."
     top, left, h, w, H, W = box
@@ -116,11 +116,11 @@ def to_device(batch: dict, device: torch.device) -> dict:
 
 # %% ../../nbs/data/batch.ipynb #d3072f61
 def resize(
-    pixels: Tensor,  # (...,4,H,W) uint8
+    pixels: Tensor,  # (...,C,H,W) uint8, or floats in [0,1]
     size: int,       # S
-) -> Tensor:         # (...,4,S,S) in [0,1]
-    "Bytes as floats at another size, bilinear with antialiasing."
-    image = pixels.float() / 255
+) -> Tensor:         # (...,C,S,S) in [0,1]
+    "Pixels as floats at another size, bilinear with antialiasing."
+    image = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
     if image.shape[-2:] == (size, size): return image
     flat = image.flatten(0, -4)
     return F.interpolate(flat, (size, size), mode="bilinear", antialias=True).view(*image.shape[:-2], size, size)

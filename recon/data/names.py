@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PARTS', 'check_name', 'check_names', 'split_names']
 
-# %% ../../nbs/data/names.ipynb #5bf0d727
+# %% ../../nbs/data/names.ipynb #ceff9893
 import re
 from zlib import crc32
 
-# %% ../../nbs/data/names.ipynb #f75480d1
+# %% ../../nbs/data/names.ipynb #17873314
 _UNUSABLE = re.compile(r"[/\\\x00-\x1f\x7f]")
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10))}
 
@@ -30,7 +30,7 @@ def check_names(names, source: object = "") -> list[str]:
     if twice: raise ValueError(f"{source}: subject {min(twice)} stands twice; expected every name once")
     return found
 
-# %% ../../nbs/data/names.ipynb #c8eeb85e
+# %% ../../nbs/data/names.ipynb #fbc3c1a8
 PARTS = ("train", "valid", "test")
 
 def split_names(

@@ -98,7 +98,7 @@ class PreparedSubjects:
 
     def scan(self, name: str) -> trimesh.Trimesh | None:
         "The scan of `scans/NAME.ply`; None where there is none."
-        return self.folder.truth(name)
+        return self.folder.gt_scan(name)
 
     def posed_body(self, name: str) -> trimesh.Trimesh:
         "The posed body."
