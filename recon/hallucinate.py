@@ -6,7 +6,7 @@
 __all__ = ['SHORT', 'Hallucinate', 'parse_choice', 'check_names', 'make_record', 'use_given', 'paint_samples', 'used_sample',
            'write_strip', 'hallucinate', 'main', 'cli']
 
-# %% ../nbs/04_hallucinate.ipynb #b32a19c3
+# %% ../nbs/04_hallucinate.ipynb #96f0d7f7
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -14,24 +14,24 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/04_hallucinate.ipynb #3766ee94
+# %% ../nbs/04_hallucinate.ipynb #576b483f
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from .config import Config, is_script, run_script
 from .files import exclusive_lock, resolve_path
 
-# %% ../nbs/04_hallucinate.ipynb #2d651bcd
+# %% ../nbs/04_hallucinate.ipynb #dfa85bc5
 @dataclass
 class Hallucinate(Config):
     "Paint the backs of the figures in a prepared folder."
     config: str = ""                        # YAML file; options given beside it win
     data_root: str = "data/examples"        # prepared folder with images/ and body/; -i
-    save_root: str = ""                     # back images go here; empty: back_images/ in the prepared folder; -o
-    pretrained_model_name_or_path: str = "auto" # mirror, small, a weight file, or a folder in diffusers' layout; auto: small if its weights are there, else mirror
+    save_root: str = ""                     # back images go here; empty: back_images/ of the prepared folder; -o
+    pretrained_model_name_or_path: str = "auto" # mirror, small, or weights; auto: small if it is there
     num_images: int = 1                     # samples of each figure; the first is used, unless `choose` names another
     choose: str = ""                        # samples to use, such as casual:3,dress:1
-    back_photos: str = ""                   # folder of real photos of the backs, NAME.png with alpha; they are used instead
+    back_photos: str = ""                   # folder of real photos of the backs, NAME.png with alpha, used instead
     seed: int = 0                           # the same seed gives the same pixels
     resolution: int = 0                     # pixels along a side while painting; 0: the model's own
     num_inference_steps: int = 50           # of a diffusion model
@@ -40,13 +40,14 @@ class Hallucinate(Config):
     overwrite: bool = False                 # paint over back images that were there before
     ALIASES = dict(input_path="data_root", output_path="save_root", num_validation_images="num_images")
 
-# %% ../nbs/04_hallucinate.ipynb #fe8b7d4a
+# %% ../nbs/04_hallucinate.ipynb #6f843eac
 def parse_choice(text: str) -> dict[str, int]:
     "Sample of each name, from `NAME:3,OTHER:1`. Raise ValueError for anything else."
     chosen = {}
     for word in text.replace(",", " ").split():
         name, colon, number = word.rpartition(":")
-        if not colon or not number.isdigit(): raise ValueError(f"choose has {word!r}; expected NAME:SAMPLE, such as casual:3")
+        if not colon or not number.isdigit():
+            raise ValueError(f"choose has {word!r}; expected NAME:SAMPLE, such as casual:3")
         chosen[name] = int(number)
     return chosen
 
@@ -55,13 +56,11 @@ def check_names(names: list[str], chosen: dict[str, int]):
     unknown = sorted(set(chosen) - set(names))
     if unknown: raise ValueError(f"choose names {', '.join(unknown)}; there are {', '.join(names)}")
 
-# %% ../nbs/04_hallucinate.ipynb #3ed11499
+# %% ../nbs/04_hallucinate.ipynb #6867f3b0
 def make_record(cfg: Hallucinate, generator, folder: Path, name: str) -> dict:
     "Everything that decides the pixels of a figure's samples."
-    import hashlib
-    from recon.back.folder import find_body
-    checksum = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    inputs = dict(front=checksum(folder/"images"/f"{name}.png"), body=checksum(find_body(folder, name)))
+    from recon.back.folder import file_checksum, find_body
+    inputs = dict(front=file_checksum(folder/"images"/f"{name}.png"), body=file_checksum(find_body(folder, name)))
     return dict(generator=generator.name, seed=cfg.seed) | generator.record | inputs
 
 def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
@@ -74,10 +73,11 @@ def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
         write_back(files.used, align_photo(read_rgba(photo), view.mask), dict(generator="photo"))
         return f"the photo {photo} is used"
     given = None if cfg.overwrite else files.given()
-    if given == files.sith: write_back(files.used, np.ascontiguousarray(read_rgba(given)[:, ::-1]), dict(generator="given"))
+    if given == files.sith:
+        write_back(files.used, np.ascontiguousarray(read_rgba(given)[:, ::-1]), dict(generator="given"))
     return f"{given} was there before and is used" if given else ""
 
-# %% ../nbs/04_hallucinate.ipynb #a232508c
+# %% ../nbs/04_hallucinate.ipynb #98c6876e
 def paint_samples(cfg: Hallucinate, generator, folder: Path, files, body) -> int:
     "Paint the samples of one figure that are missing; return their number."
     import numpy as np
@@ -106,11 +106,12 @@ def write_strip(folder: Path, files, count: int):
     from recon.files import atomic_write
     from recon.viz.images import encode_png
     from recon.viz.sheets import contact_sheet
-    images = [read_rgba(path) for path in (folder/"images"/f"{files.name}.png", *map(files.sample, range(count)))]
+    paths = [folder/"images"/f"{files.name}.png", *map(files.sample, range(count))]
+    images = [read_rgba(path) for path in paths]
     images = [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA) for image in images]
     with atomic_write(files.strip) as partial: partial.write_bytes(encode_png(contact_sheet(images, len(images))))
 
-# %% ../nbs/04_hallucinate.ipynb #48d5f9df
+# %% ../nbs/04_hallucinate.ipynb #f2288b0c
 def hallucinate(cfg: Hallucinate, generator, folder: Path, files, body, chosen: dict) -> str:
     "Give one figure its back; say what was done."
     from recon.back.folder import choose_sample
@@ -137,7 +138,8 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     chosen = parse_choice(cfg.choose)
     check_names(names, chosen)
     generator = open_generator(cfg.pretrained_model_name_or_path, cfg.resolution)
-    print(f"backs by {generator.name}" + (", which gives one sample a figure" if generator.deterministic and cfg.num_images > 1 else ""))
+    print(f"backs by {generator.name}")
+    if generator.deterministic and cfg.num_images > 1: print(f"{generator.name} gives one sample of each figure")
     target = resolve_path(cfg.save_root) if cfg.save_root else folder/"back_images"
     backs, body = {}, anny_body()
     with exclusive_lock(target, doing="painting backs there; wait for it, or stop it"):
@@ -150,12 +152,12 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     print(f"{len(backs)} of {len(names)} backs in {target}")
     return backs
 
-# %% ../nbs/04_hallucinate.ipynb #2b2a6560
+# %% ../nbs/04_hallucinate.ipynb #6c324954
 SHORT = {"-i": "--data_root", "-o": "--save_root"}   # SiTH's short options
 
 def cli(argv=None):
     words = sys.argv[1:] if argv is None else list(argv)
     run_script(Hallucinate, main, [SHORT.get(word, word) for word in words])
 
-# %% ../nbs/04_hallucinate.ipynb #431aec3b
+# %% ../nbs/04_hallucinate.ipynb #25dec5cc
 if is_script(globals()): cli()

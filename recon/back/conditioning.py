@@ -6,7 +6,7 @@
 __all__ = ['CHIN', 'NAPE', 'HAIRLINE', 'EARS', 'PARTS', 'head_coordinates', 'face_and_scalp', 'BodyMaps', 'vertex_attributes',
            'render_body']
 
-# %% ../../nbs/back/conditioning.ipynb #7e4f8fed
+# %% ../../nbs/back/conditioning.ipynb #545c5bd3
 from typing import NamedTuple
 
 import torch
@@ -20,18 +20,19 @@ from ..geometry.mesh import interpolate_face_attributes, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import Fragments, cast_view
 
-# %% ../../nbs/back/conditioning.ipynb #3a00d473
-CHIN, NAPE, HAIRLINE = .16, .30, .80   # heights in the box around head and neck in the rest pose, 0 to 1
-EARS = .35, .50                        # where ears begin and end in that box, from behind to the front
+# %% ../../nbs/back/conditioning.ipynb #555661a0
+# Heights in the box around head and neck in the rest pose, 0 to 1, and where ears begin and end in it, from behind.
+CHIN, NAPE, HAIRLINE = .16, .30, .80
+EARS = .35, .50
 
-def head_coordinates(body: RestBody) -> tuple[Tensor, Tensor]:
-    "Vertices (B,) bool of head and neck, and the place (B,3) of each vertex in their box, [0,1]: x to the left, y up, z forward."
+def head_coordinates(body: RestBody) -> tuple[Tensor, Tensor]:   # (B,) bool, (B,3): x to the left, y up, z forward
+    "Find the vertices of head and neck, and the place of every vertex in their box, [0,1]."
     head = body.regions[:, REGIONS.index("head")] > .5
     low, high = body.canonical[head].amin(0), body.canonical[head].amax(0)
     return head, (body.canonical - low) / (high - low)
 
-def face_and_scalp(body: RestBody) -> Tensor:
-    "Vertices (B,2) of the face, the front of the head between chin and hairline, and of the scalp, above it and behind the ears down to the nape; 0 or 1."
+def face_and_scalp(body: RestBody) -> Tensor:   # (B,2) 0 or 1
+    "Mark face (the front of the head, chin to hairline) and scalp (above it, and behind the ears down to the nape)."
     if body.regions is None: return torch.zeros(len(body.canonical), 2)
     head, place = head_coordinates(body)
     _, up, forward = place.unbind(1)
@@ -39,7 +40,7 @@ def face_and_scalp(body: RestBody) -> Tensor:
     scalp = (up >= HAIRLINE) | (up > NAPE) & (forward < EARS[0])
     return torch.stack([head & face, head & scalp], 1).float()
 
-# %% ../../nbs/back/conditioning.ipynb #b33a00bc
+# %% ../../nbs/back/conditioning.ipynb #7c97f598
 PARTS = (*REGIONS, "face", "scalp")
 
 class BodyMaps(NamedTuple):
@@ -58,9 +59,10 @@ def vertex_attributes(
     canonical = body.canonical - body.canonical.mean(0)
     canonical = canonical / canonical.abs().max()
     regions = torch.zeros(len(vertices), len(REGIONS)) if body.regions is None else body.regions
-    return torch.cat([vertices[:, 2:], canonical, vertex_normals(vertices, body.faces), regions, face_and_scalp(body)], 1)
+    normals = vertex_normals(vertices, body.faces)
+    return torch.cat([vertices[:, 2:], canonical, normals, regions, face_and_scalp(body)], 1)
 
-# %% ../../nbs/back/conditioning.ipynb #a6ae6674
+# %% ../../nbs/back/conditioning.ipynb #10dcbb5f
 def _maps(fragments: Fragments, faces: Tensor, attributes: Tensor) -> BodyMaps:
     "Maps of one view, carried outside the body."
     seen = fragments.mask
@@ -80,6 +82,7 @@ def render_body(
     front = cast_view(query, size)
     back = Fragments(*(plane.flip(1) for plane in cast_view(query, size, 180)))
     if not front.mask.any():
-        raise ValueError("the body lies outside the image; expected vertices in the frame of the front camera, within [-1, 1]")
+        raise ValueError("the body lies outside the image; "
+                         "expected vertices in the frame of the front camera, within [-1, 1]")
     behind = attributes * attributes.new_tensor([-1, 1, 1, 1, 1, 1, -1] + [1]*len(PARTS))
     return _maps(front, body.faces, attributes), _maps(back, body.faces, behind)

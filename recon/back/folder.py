@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEAST_OVERLAP', 'RECORD', 'FrontView', 'read_rgba', 'find_body', 'read_body', 'body_overlap', 'read_front',
-           'write_back', 'read_record', 'BackFiles', 'back_pixels', 'choose_sample', 'figure_box', 'align_photo']
+           'file_checksum', 'write_back', 'read_record', 'BackFiles', 'resize_colors', 'back_pixels', 'choose_sample',
+           'figure_box', 'align_photo']
 
-# %% ../../nbs/back/folder.ipynb #5e228caa
+# %% ../../nbs/back/folder.ipynb #4d85fea1
 import hashlib
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 import trimesh
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..body.priors import fill_outside
 from ..data.prepared import BODY_FOLDERS, BODY_SUFFIXES
@@ -25,7 +27,7 @@ from ..files import atomic_write
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
 
-# %% ../../nbs/back/folder.ipynb #8e7617b9
+# %% ../../nbs/back/folder.ipynb #22166b8e
 class FrontView(NamedTuple):
     "One figure as its photo shows it."
     image: Tensor     # (3,S,S) colours in [0,1], also where the mask is zero
@@ -38,20 +40,24 @@ def read_rgba(path: Path) -> np.ndarray:
     if not path.exists(): raise FileNotFoundError(f"{path}: no such image")
     try:
         with Image.open(path) as image: pixels = np.asarray(image)
-    except (UnidentifiedImageError, OSError) as error: raise ValueError(f"{path}: not an image, or cut off ({error})") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path}: not an image, or cut off ({error})") from error
     if pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
-        raise ValueError(f"{path}: no alpha channel; expected RGBA with a transparent background. Cut the figure out first (03_fit does)")
-    if pixels.shape[0] != pixels.shape[1]: raise ValueError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels; expected a square image")
-    if not (pixels[..., 3] > 127).any(): raise ValueError(f"{path}: the alpha channel is empty; expected an opaque figure")
+        raise ValueError(f"{path}: no alpha channel; expected RGBA with a transparent background. "
+                         "Cut the figure out first (03_fit does)")
+    height, width = pixels.shape[:2]
+    if height != width: raise ValueError(f"{path}: {width}x{height} pixels; expected a square image")
+    if pixels[..., 3].max() < 128: raise ValueError(f"{path}: the alpha channel is empty; expected an opaque figure")
     return pixels
 
-# %% ../../nbs/back/folder.ipynb #e9679de7
+# %% ../../nbs/back/folder.ipynb #7d42e134
 def find_body(folder: Path, name: str) -> Path:
     "File of the posed body. Raise FileNotFoundError where there is none."
     places = [folder/sub/f"{name}{suffix}" for sub in BODY_FOLDERS for suffix in BODY_SUFFIXES]
     for place in places:
         if place.exists(): return place
-    raise FileNotFoundError(f"{folder}: no body for {name}; expected {places[0].relative_to(folder)}. Fit one with 03_fit")
+    wanted = places[0].relative_to(folder)
+    raise FileNotFoundError(f"{folder}: no body for {name}; expected {wanted}. Fit one with 03_fit")
 
 def read_body(path: Path, body: RestBody) -> Tensor:
     "Posed vertices (B,3). Raise ValueError for another body."
@@ -62,33 +68,38 @@ def read_body(path: Path, body: RestBody) -> Tensor:
 def body_overlap(view: FrontView, size: int = 128) -> float:
     "Share of the body's silhouette that lies on the figure."
     seen = cast_view(MeshQuery(view.vertices, view.body.faces), size).mask
-    mask = torch.nn.functional.interpolate(view.mask[None], (size, size), mode="area")[0, 0] > .5
+    mask = interpolate(view.mask[None], (size, size), mode="area")[0, 0] > .5
     return float((seen & mask).sum() / seen.sum().clamp(min=1))
 
-# %% ../../nbs/back/folder.ipynb #05e7b66c
+# %% ../../nbs/back/folder.ipynb #5bbf1aee
 LEAST_OVERLAP = .5   # share of the body on the figure below which they cannot belong together
 
 def read_front(folder: Path, name: str, body: RestBody) -> FrontView:
-    "Image and body of a figure. Raise FileNotFoundError or ValueError where they are missing, damaged, or do not lie on each other."
+    "Image and body. Raise FileNotFoundError or ValueError: missing, damaged, or not lying on each other."
     pixels = torch.from_numpy(read_rgba(folder/"images"/f"{name}.png").copy()).movedim(-1, 0).float()/255
     image, mask = pixels[:3], pixels[3:]
     path = find_body(folder, name)
     view = FrontView(fill_outside(image, mask[0] > .9), mask, read_body(path, body), body)
     overlap = body_overlap(view)
     if overlap < LEAST_OVERLAP:
-        raise ValueError(f"{path}: {100*overlap:.0f} % of the body lies on the figure; expected at least {100*LEAST_OVERLAP:.0f} %. Was it fitted to another image?")
+        raise ValueError(f"{path}: {100*overlap:.0f} % of the body lies on the figure; "
+                         f"expected at least {100*LEAST_OVERLAP:.0f} %. Was it fitted to another image?")
     return view
 
-# %% ../../nbs/back/folder.ipynb #820a6b34
+# %% ../../nbs/back/folder.ipynb #d79ea8e4
 RECORD = "recon"   # name of the PNG text that holds the record
 
-def _checksum(pixels: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:16]
+def _checksum(data) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+def file_checksum(path: Path) -> str:
+    "Checksum of a file's bytes."
+    return _checksum(path.read_bytes())
 
 def write_back(path: Path, pixels: np.ndarray, record: dict):
     "Write an RGBA image (S,S,4) with the record of what made it."
     text = PngImagePlugin.PngInfo()
-    text.add_text(RECORD, json.dumps(record | dict(pixels=_checksum(pixels)), sort_keys=True))
+    text.add_text(RECORD, json.dumps(record | dict(pixels=_checksum(pixels.tobytes())), sort_keys=True))
     with atomic_write(path) as partial: Image.fromarray(pixels).save(partial, "PNG", pnginfo=text)
 
 def read_record(path: Path) -> dict | None:
@@ -96,9 +107,9 @@ def read_record(path: Path) -> dict | None:
     try:
         with Image.open(path) as image: record, pixels = json.loads(image.text[RECORD]), np.asarray(image)
     except (OSError, KeyError, AttributeError, ValueError): return None
-    return record if record.pop("pixels", None) == _checksum(pixels) else None
+    return record if record.pop("pixels", None) == _checksum(pixels.tobytes()) else None
 
-# %% ../../nbs/back/folder.ipynb #b81f76df
+# %% ../../nbs/back/folder.ipynb #2898e0bf
 class BackFiles(NamedTuple):
     "Where the back images of a figure lie."
     folder: Path
@@ -129,7 +140,11 @@ class BackFiles(NamedTuple):
             if path.exists() and read_record(path) is None: return path
         return None
 
-# %% ../../nbs/back/folder.ipynb #1c8cc9b5
+# %% ../../nbs/back/folder.ipynb #092ce90e
+def resize_colors(color: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    "Colours (3,h,w) at another size (H,W), without aliasing."
+    return interpolate(color[None], size, mode=mode, antialias=True, align_corners=False)[0]
+
 def back_pixels(
     color: Tensor,  # (3,s,s) colours of the back in [0,1], overlay frame, of any size
     mask: Tensor,   # (1,S,S) of the front
@@ -137,7 +152,7 @@ def back_pixels(
     "A back image at the size of the front and with its alpha: both silhouettes are one."
     size = mask.shape[-1]
     if color.shape[-1] != size:
-        color = torch.nn.functional.interpolate(color[None], (size, size), mode="bicubic", antialias=True, align_corners=False)[0]
+        color = resize_colors(color, (size, size), "bicubic")
     pixels = torch.cat([color.clamp(0, 1), mask]).movedim(0, -1)
     return (pixels*255).round().byte().numpy()
 
@@ -150,7 +165,7 @@ def choose_sample(files: BackFiles, k: int):
     write_back(files.sith, pixels, record)
     write_back(files.used, np.ascontiguousarray(pixels[:, ::-1]), record)
 
-# %% ../../nbs/back/folder.ipynb #e0ec9e56
+# %% ../../nbs/back/folder.ipynb #955f1b6b
 def figure_box(mask: Tensor) -> tuple[slice, slice]:
     "Rows and columns of a figure's mask (1,S,S)."
     rows, columns = (torch.nonzero((mask[0] > .5).any(axis))[:, 0] for axis in (1, 0))
@@ -167,7 +182,7 @@ def align_photo(
     source = carried[:, *figure_box(back[3:])]
     height, width = rows.stop - rows.start, columns.stop - columns.start
     color = mask.new_zeros(3, *mask.shape[1:])
-    color[:, rows, columns] = torch.nn.functional.interpolate(source[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    color[:, rows, columns] = resize_colors(source, (height, width))
     inside = torch.zeros_like(mask[0], dtype=torch.bool)
     inside[rows, columns] = True
     return back_pixels(fill_outside(color, inside), mask)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL', 'Generator', 'sample_seed', 'resize_front', 'Mirror', 'load_weights', 'Small', 'open_generator']
 
-# %% ../../nbs/back/generators.ipynb #9cf702bb
+# %% ../../nbs/back/generators.ipynb #a71f4a9a
 import hashlib
 import json
 from pathlib import Path
@@ -16,20 +16,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .conditioning import render_body
-from .folder import FrontView
+from .folder import FrontView, file_checksum, resize_colors
 from .mirror import mirror_front
 from .network import BackNet, condition_planes
 from ..body.priors import fill_outside
 from ..files import resolve_path
 
-# %% ../../nbs/back/generators.ipynb #37628ff3
+# %% ../../nbs/back/generators.ipynb #5db29c43
 class Generator(Protocol):
     "Paints backs."
     name: str             # mirror, small, sith
     deterministic: bool   # one sample says it all
     record: dict          # what else decides its pixels: weights, resolution
 
-    def __call__(self, view: FrontView, seeds: list[int]) -> list[Tensor]: ...   # colours (3,s,s) in [0,1], overlay frame, one a seed
+    def __call__(self, view: FrontView, seeds: list[int]) -> list[Tensor]:
+        "Colours (3,s,s) in [0,1] of the back, in the overlay frame, one image a seed."
 
 def sample_seed(
     seed: int,  # of the run
@@ -43,11 +44,10 @@ def sample_seed(
 def resize_front(view: FrontView, size: int) -> FrontView:
     "The view at `size` pixels."
     if size == view.image.shape[-1]: return view
-    planes = torch.cat([view.image, view.mask])[None]
-    planes = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    planes = resize_colors(torch.cat([view.image, view.mask]), (size, size))
     return view._replace(image=planes[:3], mask=planes[3:])
 
-# %% ../../nbs/back/generators.ipynb #3981837b
+# %% ../../nbs/back/generators.ipynb #866e6e9d
 class Mirror:
     "The mirrored front, hair over the face (`recon.back.mirror`)."
     name, deterministic = "mirror", True
@@ -61,20 +61,25 @@ class Mirror:
         maps = render_body(view.vertices, view.body, view.image.shape[-1])
         return [mirror_front(view.image, view.mask, *maps)]*len(seeds)
 
-# %% ../../nbs/back/generators.ipynb #8a2587d6
+# %% ../../nbs/back/generators.ipynb #df10124d
 SMALL = "data/models/back_small.safetensors"   # weights that come with the project
 
 def load_weights(path: Path) -> tuple[BackNet, dict]:
     "Network and header of a weight file. Raise FileNotFoundError, or ValueError for a damaged or foreign file."
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no weights of a back network; train them with 02_train_hallucinate")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no weights of a back network; train them with 02_train_hallucinate")
     try:
         with safe_open(path, "pt") as file:
-            header, weights = file.metadata() or {}, {name: file.get_tensor(name).float() for name in file.keys()}
-    except (SafetensorError, OSError) as error: raise ValueError(f"{path}: not a safetensors file, or cut off ({error})") from error
-    if "config" not in header: raise ValueError(f"{path}: weights of another network; expected a header with `config`, as 02_train_hallucinate writes it")
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}   # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or cut off ({error})") from error
+    if "config" not in header:
+        raise ValueError(f"{path}: weights of another network; expected a header with `config`, "
+                         "as 02_train_hallucinate writes it")
     net = BackNet(**json.loads(header["config"]))
-    missing = set(net.state_dict()) ^ set(weights)
-    if missing: raise ValueError(f"{path}: weights of another network; missing or unknown: {', '.join(sorted(missing)[:4])}")
+    wrong = sorted(set(net.state_dict()) ^ set(weights))
+    if wrong: raise ValueError(f"{path}: weights of another network; missing or unknown: {', '.join(wrong[:4])}")
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False), header
 
@@ -85,8 +90,7 @@ class Small:
     def __init__(self, path: Path, resolution: int = 0):   # 0: as trained
         self.net, header = load_weights(path)
         self.resolution = resolution or int(header.get("image_size", 128))
-        checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        self.record = dict(resolution=self.resolution, weights=checksum)
+        self.record = dict(resolution=self.resolution, weights=file_checksum(path))
 
     @torch.inference_mode()
     def __call__(self, view: FrontView, seeds: list[int]) -> list[Tensor]:
@@ -95,15 +99,14 @@ class Small:
         color = self.net(planes[None]).color[0].clamp(0, 1)
         return [fill_outside(color, view.mask[0] > .9)]*len(seeds)      # the network paints on white
 
-# %% ../../nbs/back/generators.ipynb #b29fcf74
+# %% ../../nbs/back/generators.ipynb #1d2e958e
 def open_generator(
     model: str = "auto",       # auto, mirror, small, a weight file, or a run of 02_train_hallucinate
     resolution: int = 0,       # 0: the generator's own
 ) -> Generator:
     "Open a generator. Raise FileNotFoundError or ValueError for what is none."
     if model == "mirror": return Mirror(resolution)
-    if model == "auto": return Small(resolve_path(SMALL), resolution) if resolve_path(SMALL).exists() else Mirror(resolution)
-    if model == "small": return Small(resolve_path(SMALL), resolution)
-    path = resolve_path(model)
+    if model == "auto" and not resolve_path(SMALL).exists(): return Mirror(resolution)
+    path = resolve_path(SMALL if model in ("auto", "small") else model)
     if path.is_dir(): path = path/"model.safetensors"
     return Small(path, resolution)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLANES', 'CHANNELS', 'condition_planes', 'mirror_planes', 'Block', 'Attention', 'BackPrediction', 'BackNet']
 
-# %% ../../nbs/back/network.ipynb #f44d742a
+# %% ../../nbs/back/network.ipynb #82b5f7ed
 from typing import NamedTuple
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from .conditioning import PARTS, BodyMaps
 from .mirror import mirror_front
 
-# %% ../../nbs/back/network.ipynb #48014b4e
-PLANES = dict(mirror=3, back_normal=3, front=3, mask=1, front_normal=3, front_canonical=3, back_canonical=3, depth=2, body_mask=1,
-              parts=len(PARTS))
+# %% ../../nbs/back/network.ipynb #41a2dfdb
+PLANES = dict(
+    mirror=3, back_normal=3, front=3, mask=1, front_normal=3, front_canonical=3, back_canonical=3, depth=2,
+    body_mask=1, parts=len(PARTS),
+)
 CHANNELS = sum(PLANES.values())
 
 def condition_planes(
@@ -32,7 +34,7 @@ def condition_planes(
     return torch.cat([mirrored*2 - 1, back.normal, seen*2 - 1, mask, front.normal, front.canonical, back.canonical,
                       front.depth, back.depth, back.mask, back.parts])
 
-# %% ../../nbs/back/network.ipynb #5e1b05b4
+# %% ../../nbs/back/network.ipynb #61a98f00
 def _leftward(names: dict) -> Tensor:
     "Sign (C,) of each plane under mirroring: x of normals and canonical coordinates turns round."
     signs = torch.ones(sum(names.values()))
@@ -49,7 +51,7 @@ def mirror_planes(
     "The planes of the mirrored figure."
     return planes.flip(-1) * _leftward(names)[:, None, None]
 
-# %% ../../nbs/back/network.ipynb #db1c04e1
+# %% ../../nbs/back/network.ipynb #65f69888
 class Block(nn.Module):
     "Two 3×3 convolutions around a shortcut, after group norm and SiLU."
     def __init__(self, wide_in: int, wide_out: int):
@@ -79,7 +81,7 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)      # (B,heads,HW,C/heads)
         return x + self.out(h.transpose(-1, -2).reshape(B, C, H, W))
 
-# %% ../../nbs/back/network.ipynb #524c9425
+# %% ../../nbs/back/network.ipynb #7e037459
 class BackPrediction(NamedTuple):
     "The back, in the overlay frame."
     color: Tensor   # (B,3,S,S) in [0,1] where it is right, not clipped
@@ -109,7 +111,8 @@ class BackNet(nn.Module):
     def features(self, planes: Tensor) -> Tensor:
         "Features (B,C,S/2,S/2) of the planes."
         side = 2**len(self.encode)
-        if planes.shape[-1] % side: raise ValueError(f"planes are {planes.shape[-1]} pixels wide; expected a multiple of {side}")
+        width = planes.shape[-1]
+        if width % side: raise ValueError(f"planes are {width} pixels wide; expected a multiple of {side}")
         x = self.encode[0](self.stem(planes))
         skips = [x]
         for shrink, block in zip(self.shrink, self.encode[1:]):

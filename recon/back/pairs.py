@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['perturb_body', 'BackPair', 'back_pair', 'mirror_pair', 'BackPairs']
 
-# %% ../../nbs/back/pairs.ipynb #aee238e3
+# %% ../../nbs/back/pairs.ipynb #a410ebb6
 from typing import TypedDict
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..conventions import flip_normal_z
 from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
 
-# %% ../../nbs/back/pairs.ipynb #762075e7
+# %% ../../nbs/back/pairs.ipynb #43b22811
 def perturb_body(
     vertices: Tensor,           # (B,3) in the frame of the front camera
     spread: float,              # standard deviation of shift, scale and displacement, cube units
@@ -32,7 +32,7 @@ def perturb_body(
     bend = torch.sin(vertices @ waves + phases)
     return vertices*scale + torch.tensor(shift).float() + spread*bend
 
-# %% ../../nbs/back/pairs.ipynb #9e8f78a9
+# %% ../../nbs/back/pairs.ipynb #b2e1158d
 class BackPair(TypedDict):
     "One example, in the overlay frame."
     planes: Tensor  # (CHANNELS,S,S) as `condition_planes`
@@ -48,15 +48,17 @@ def back_pair(
     "The example that an item makes."
     size = item["front_mask"].shape[-1]
     front, back = render_body(item["smpl_v"] if vertices is None else vertices, body, size)
-    return BackPair(planes=condition_planes(item["front_rgb_img"]/2 + .5, item["front_mask"], front, back),
-                    color=item["back_rgb_img"]/2 + .5, normal=flip_normal_z(item["back_nrm_img"]), mask=item["back_mask"])
+    planes = condition_planes(item["front_rgb_img"]/2 + .5, item["front_mask"], front, back)
+    normal = flip_normal_z(item["back_nrm_img"])
+    return BackPair(planes=planes, color=item["back_rgb_img"]/2 + .5, normal=normal, mask=item["back_mask"])
 
 def mirror_pair(pair: BackPair) -> BackPair:
     "The same figure seen in a mirror."
     turned = mirror_planes(pair["normal"], dict(normal=3))
-    return BackPair(planes=mirror_planes(pair["planes"]), color=pair["color"].flip(-1), normal=turned, mask=pair["mask"].flip(-1))
+    color, mask = pair["color"].flip(-1), pair["mask"].flip(-1)
+    return BackPair(planes=mirror_planes(pair["planes"]), color=color, normal=turned, mask=mask)
 
-# %% ../../nbs/back/pairs.ipynb #a7b04233
+# %% ../../nbs/back/pairs.ipynb #40692b4d
 class BackPairs(Dataset):
     "Random views of a dataset's subjects, each with its opposite."
     def __init__(self,

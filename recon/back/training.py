@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['structure_loss', 'back_losses', 'BackOptions', 'BackState', 'learning_rate', 'train_step', 'batches', 'validate',
-           'save_weights', 'save_checkpoint', 'resume_state', 'append_metrics', 'drop_later_metrics', 'train_back']
+           'save_weights', 'save_checkpoint', 'resume_state', 'append_metrics', 'drop_later_metrics', 'is_due',
+           'describe', 'train_back']
 
-# %% ../../nbs/back/training.ipynb #06adba4d
+# %% ../../nbs/back/training.ipynb #bd31fa51
 import json
 import random
 import time
@@ -27,7 +28,7 @@ from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
 from ..files import atomic_write, format_duration
 
-# %% ../../nbs/back/training.ipynb #1cde40dd
+# %% ../../nbs/back/training.ipynb #4058a966
 def structure_loss(
     color: Tensor,  # (B,3,S,S) in [0,1], alike outside the figure
     true: Tensor,   # (B,3,S,S)
@@ -49,7 +50,7 @@ def back_losses(prediction: BackPrediction, batch: dict) -> dict[str, Tensor]:
     return dict(color=((color - true).abs()).sum() / inside, structure=structure_loss(color, true, mask),
                 normal=((prediction.normal - batch["normal"]).abs()*mask).sum() / inside)
 
-# %% ../../nbs/back/training.ipynb #b0ab2ff0
+# %% ../../nbs/back/training.ipynb #455a5ac1
 class BackOptions(Protocol):
     "Options that training reads; the stage's configuration has them."
     image_size: int
@@ -72,19 +73,21 @@ class BackState:
         self.net = BackNet()
         self.average = BackNet()
         self.average.load_state_dict(self.net.state_dict())
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay, betas=(.9, .99))
+        options = dict(lr=cfg.lr, weight_decay=cfg.weight_decay, betas=(.9, .99))
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), **options)
         self.step = 0
 
     def state_dict(self) -> dict:
         "Everything, for `torch.save`."
-        return dict(net=self.net.state_dict(), average=self.average.state_dict(), optimizer=self.optimizer.state_dict(), step=self.step)
+        parts = {name: getattr(self, name).state_dict() for name in ("net", "average", "optimizer")}
+        return parts | dict(step=self.step)
 
     def load_state_dict(self, state: dict):
         "Continue from a saved state."
         for name in ("net", "average", "optimizer"): getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
 
-# %% ../../nbs/back/training.ipynb #02907cd1
+# %% ../../nbs/back/training.ipynb #3785d70d
 def learning_rate(step: int, cfg: BackOptions) -> float:
     "Warm up over 100 steps, then half a cosine to zero at the end."
     warm = min(1., (step + 1)/100)
@@ -115,7 +118,7 @@ def batches(pairs: BackPairs, cfg: BackOptions, start: int) -> Iterator[dict]:
             items.append(pairs[order[place]])
         yield default_collate(items)
 
-# %% ../../nbs/back/training.ipynb #befdf287
+# %% ../../nbs/back/training.ipynb #ff0cc543
 @torch.no_grad()
 def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, float]:
     "Mean scores of held-out subjects over some views, with those of the mirror."
@@ -126,23 +129,25 @@ def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, fl
             item = data.read(subject, 0, view % data.views(subject))
             pair = back_pair(item, body)
             prediction = net(pair["planes"][None])
-            scores = image_scores(prediction.color[0], pair["color"], pair["mask"]) if data.image_size > 96 else {}
-            mirror = image_scores(pair["planes"][:3]/2 + .5, pair["color"], pair["mask"]) if data.image_size > 96 else {}
+            truth = pair["color"], pair["mask"]
+            scores = image_scores(prediction.color[0], *truth)
+            mirror = image_scores(pair["planes"][:3]/2 + .5, *truth)
             degrees = normal_degrees(prediction.normal[0], pair["normal"], pair["mask"])
-            found.append(scores | {f"mirror_{name}": value for name, value in mirror.items()} | dict(normal_deg=degrees))
+            mirror = {f"mirror_{name}": value for name, value in mirror.items()}
+            found.append(scores | mirror | dict(normal_deg=degrees))
     return {name: sum(one[name] for one in found)/len(found) for name in found[0]}
 
-# %% ../../nbs/back/training.ipynb #b4797d1a
+# %% ../../nbs/back/training.ipynb #1e947733
 def save_weights(net: BackNet, path: Path, **metadata: str):
     "Weights in half precision, with the network's sizes and anything worth knowing in the header."
     halves = {name: value.half().contiguous() for name, value in net.state_dict().items()}
-    with atomic_write(path) as partial:
-        save_file(halves, partial, dict(config=json.dumps(net.config)) | {name: str(value) for name, value in metadata.items()})
+    header = dict(config=json.dumps(net.config)) | {name: str(value) for name, value in metadata.items()}
+    with atomic_write(path) as partial: save_file(halves, partial, header)
 
-def save_checkpoint(state: BackState, folder: Path):
+def save_checkpoint(state: BackState, folder: Path, image_size: int):
     "State to continue from and the averaged weights to use."
     with atomic_write(folder/"state.pt") as partial: torch.save(state.state_dict(), partial)
-    save_weights(state.average, folder/"model.safetensors", step=state.step)
+    save_weights(state.average, folder/"model.safetensors", step=state.step, image_size=image_size)
 
 def resume_state(cfg: BackOptions, folder: Path) -> BackState:
     "The state of the run in `folder`, or a new one."
@@ -150,11 +155,12 @@ def resume_state(cfg: BackOptions, folder: Path) -> BackState:
     if (folder/"state.pt").exists(): state.load_state_dict(torch.load(folder/"state.pt", weights_only=True))
     return state
 
-# %% ../../nbs/back/training.ipynb #6e81bebe
+# %% ../../nbs/back/training.ipynb #08b46c62
 def append_metrics(folder: Path, step: int, values: dict):
     "Add a line to the run's metrics.jsonl."
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/"metrics.jsonl", "a", encoding="utf-8") as file: file.write(json.dumps(dict(step=step) | values) + "\n")
+    line = json.dumps(dict(step=step) | values)
+    with open(folder/"metrics.jsonl", "a", encoding="utf-8") as file: file.write(f"{line}\n")
 
 def drop_later_metrics(folder: Path, step: int):
     "Forget the lines after `step`: the steps that a resumed run makes again."
@@ -163,6 +169,16 @@ def drop_later_metrics(folder: Path, step: int):
     kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
     with atomic_write(path) as partial: partial.write_text("".join(f"{line}\n" for line in kept))
 
+def is_due(step: int, every: int, cfg: BackOptions) -> bool:
+    "Whether something done `every` steps is to be done after this one; at the end always."
+    return step % every == 0 or step == cfg.steps
+
+def describe(step: int, steps: int, left: float, values: dict) -> str:
+    "A line for the terminal."
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return f"step {step}/{steps}, {format_duration(left)} left: {numbers}"
+
+# %% ../../nbs/back/training.ipynb #1af7fe3a
 def train_back(
     cfg: BackOptions,
     folder: Path,                               # of the run
@@ -177,12 +193,12 @@ def train_back(
     began, first = time.time(), state.step
     for batch in batches(pairs, cfg, state.step):
         values = train_step(state, batch, cfg)
-        at_end = state.step == cfg.steps
-        if valid is not None and (state.step % cfg.valid_every == 0 or at_end): values |= validate(state.average.eval(), valid)
-        if state.step % cfg.log_every == 0 or at_end:
+        if valid is not None and is_due(state.step, cfg.valid_every, cfg):
+            values |= validate(state.average.eval(), valid)
+        if is_due(state.step, cfg.log_every, cfg):
             append_metrics(folder, state.step, values)
             left = (time.time() - began)/(state.step - first)*(cfg.steps - state.step)
-            print(f"step {state.step}/{cfg.steps}, {format_duration(left)} left: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()), flush=True)
+            print(describe(state.step, cfg.steps, left, values), flush=True)
             if on_log: on_log(state.step, values)
-        if state.step % cfg.save_every == 0 or at_end: save_checkpoint(state, folder)
+        if is_due(state.step, cfg.save_every, cfg): save_checkpoint(state, folder, cfg.image_size)
     return state
