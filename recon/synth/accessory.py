@@ -20,7 +20,7 @@ from .cut import mesh_normals, grid_faces, normalize
 from .fabric import Fabric
 from .weave import edge_coverage, hoops, leather, line_coverage, plaid, plain, stripes, tweed
 from .palette import mix_colors, contrasting_color
-from .hair import HAT_RIM, Ground, Head
+from .head import HAT_RIM, Ground, Head
 from .noise import ramp
 from .outfit import GLASSES_VOXEL
 from .dressing import Sewn
@@ -192,7 +192,7 @@ def _rim(head: Head, skin: np.ndarray, lower: float = 0.) -> np.ndarray:
     place = head.template.parts["body"].places
     level = place.y + lower - np.interp(place.z, *HAT_RIM.T)
     near = (np.abs(level) < .02) & (place.head > .5) & ~((np.abs(place.x) > .0735) & (place.y < .868))
-    skull, level, angle = head.off(skin[near]), level[near], np.arctan2(place.x[near], place.z[near] - .05)
+    skull, level, angle = head.to_template(skin[near]), level[near], np.arctan2(place.x[near], place.z[near] - .05)
     turn = np.arange(RIM_POINTS)*2*np.pi/RIM_POINTS
     apart = np.angle(np.exp(1j*(turn[:, None] - angle)))
     weight = np.exp(-(apart/.13)**2 - (level/.007)**2)
@@ -214,8 +214,8 @@ def _paper(rise, reach=0.) -> np.ndarray:
 def _stiff(head: Head, ground: Ground, grid, pattern, paint, thickness: float, gap: float = .008, solid: bool = True) -> Accessory:
     "A solid, or a sheet, from rows of points around the head (rows,columns,3); nothing of it lies in the head."
     rows, columns = grid.shape[:2]
-    points, table = head.on(grid.reshape(-1, 3)), np.zeros((grid[..., 0].size + 2*solid, len(PLACE_COLUMNS)))
-    height, normal = ground.under(points)
+    points, table = head.to_person(grid.reshape(-1, 3)), np.zeros((grid[..., 0].size + 2*solid, len(PLACE_COLUMNS)))
+    height, normal = ground.height(points)
     points = points + normal*((gap*head.size - height)*(height > -.03)).clip(0)[:, None]
     table[:rows*columns, :3], faces = pattern.reshape(-1, 3), grid_faces(rows, columns, solid)
     if solid:
@@ -230,7 +230,7 @@ def _stiff(head: Head, ground: Ground, grid, pattern, paint, thickness: float, g
 # %% ../../nbs/synth/accessory.ipynb #1e4d0002
 def _crown_top(head: Head, skin: np.ndarray, above: float) -> np.ndarray:
     "The point `above` the top of a head, in the frame of the template's head."
-    skull = head.off(skin[head.template.parts["body"].places.head > .9])
+    skull = head.to_template(skin[head.template.parts["body"].places.head > .9])
     return np.array([0, skull[:, 1].max() + above, skull[skull[:, 1] > skull[:, 1].max() - .01, 2].mean()])
 
 def _cap(head, ground, skin, rng, fabric: Fabric, thin: float) -> list[Accessory]:
@@ -302,7 +302,7 @@ def _beanie(head, ground, skin, rng, fabric: Fabric, noise) -> list[Accessory]:
         ball = trimesh.creation.icosphere(3).vertices
         woolly = ball*(1 + .10*noise(ball, 3) + .08*noise(ball, 6))[:, None]
         table = np.zeros((len(ball), len(PLACE_COLUMNS))); table[:, :3] = ball
-        pieces.append(Accessory(head.on(top + [0, .016, 0] + .027*woolly), trimesh.creation.icosphere(3).faces, Places(table),
+        pieces.append(Accessory(head.to_person(top + [0, .016, 0] + .027*woolly), trimesh.creation.icosphere(3).faces, Places(table),
                                 lambda place: np.clip(second*(1 + .3*noise(place.point, (7, 7, 7)))[:, None], .01, .99), 0., True))
     return pieces
 
@@ -311,7 +311,7 @@ def _head(fitter, ground: Ground, points, faces, paint, thickness) -> Accessory:
     "Something stiff on the head, in front of the skin."
     around = fitter.template.places_of_mesh[:len(fitter.posed.vertices), 8] > .95   # the column `head`
     fitted = fitter.stiff(points, "head", around)
-    height, normal = ground.under(fitted)
+    height, normal = ground.height(fitted)
     return Accessory(fitted + normal*(.002 - height).clip(0, .012)[:, None], faces, _places(points, faces), paint, thickness)
 
 def make_glasses(fitter, ground: Ground, rng, voxel: float) -> list[Accessory]:

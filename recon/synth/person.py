@@ -21,7 +21,9 @@ from ..body.bvh import draw_clip, load_clips
 from .accessory import HEADWEAR, Accessory, choose_headwear, make_headwear, make_accessories
 from .cut import close_boundaries, mesh_normals
 from .fuse import Solid, fuse
-from .hair import HAIR_STYLES as HAIR_STYLES, Hair, Head, choose_hair_style, hair_color, make_beard, make_hair, scalp
+from .hairstyle import HAIR_STYLES as HAIR_STYLES, Hair, choose_hair_style, hair_color
+from .hair import make_beard, make_hair
+from .head import Head, scalp
 from .noise import Noise, ramp
 from .pattern import Garment, Tailor
 from .dressing import Sewn, dress, hidden_skin

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['random_print', 'print_motif']
 
-# %% ../../nbs/synth/prints.ipynb #ce3db154
+# %% ../../nbs/synth/prints.ipynb #dd09ac1a
 import cv2
 import numpy as np
 from .palette import random_color
 from .template import Places
 from .weave import on_torso
 
-# %% ../../nbs/synth/prints.ipynb #3cc3bce1
+# %% ../../nbs/synth/prints.ipynb #9d7a66cf
 def _opaque(rng) -> list[int]:
     "Draw a colour of clothes as RGBA of 255."
     return [int(255*c) for c in random_color(rng)] + [255]
@@ -37,7 +37,7 @@ def _badge(image, rng):
     word = "".join(rng.choice(list("AEIORSTLN"), 5))
     cv2.putText(image, word, (16, 155), int(rng.choice([0, 2])), 3.2, _opaque(rng), 14)
 
-# %% ../../nbs/synth/prints.ipynb #381bc4a3
+# %% ../../nbs/synth/prints.ipynb #8e0cd95d
 def _star(image, rng):
     "A star with five points."
     angle = np.arange(10)*np.pi/5 - np.pi/2
@@ -59,7 +59,7 @@ def random_print(rng: np.random.Generator) -> np.ndarray:
     draw(image, rng)
     return image.astype(np.float32)/255
 
-# %% ../../nbs/synth/prints.ipynb #7b448789
+# %% ../../nbs/synth/prints.ipynb #3bce7c42
 def print_motif(
     color: np.ndarray,   # (N,3), changed in place
     place: Places,

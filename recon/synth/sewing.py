@@ -6,7 +6,7 @@
 __all__ = ['Detail', 'paint_nothing', 'sewn_patch', 'sewn_seam', 'inside_rectangle', 'on_front', 'on_back', 'buttons', 'placket',
            'zipper', 'chest_pocket', 'front_pouch', 'side_pockets', 'trouser_details', 'belt']
 
-# %% ../../nbs/synth/sewing.ipynb #8b8f8c88
+# %% ../../nbs/synth/sewing.ipynb #8d444333
 from dataclasses import dataclass
 from typing import Callable
 import numpy as np
@@ -15,7 +15,7 @@ from .palette import mix_colors
 from .template import Places
 from .weave import edge_coverage, line_coverage, on_torso, panel_coordinates
 
-# %% ../../nbs/synth/sewing.ipynb #52981704
+# %% ../../nbs/synth/sewing.ipynb #2abd4ae8
 @dataclass
 class Detail:
     "Something sewn on."
@@ -25,7 +25,7 @@ class Detail:
 def paint_nothing(color, place, fabric):
     "Leave the colours as they are."
 
-# %% ../../nbs/synth/sewing.ipynb #f12bdf0f
+# %% ../../nbs/synth/sewing.ipynb #3e46baaa
 def sewn_patch(
     inside: Callable,        # place -> distance (N,) within the outline, metres
     height: float = .002,    # metres
@@ -48,7 +48,7 @@ def sewn_seam(distance: Callable, strength: float = .4) -> Detail:
 
     return Detail(paint)
 
-# %% ../../nbs/synth/sewing.ipynb #2d4f99bc
+# %% ../../nbs/synth/sewing.ipynb #52b21dad
 def inside_rectangle(
     place: Places,
     x: float, y: float,             # metres, its middle
@@ -67,7 +67,7 @@ def on_back(distance, place: Places) -> np.ndarray:
     "Restrict a distance (N,) inside an outline to the back of the trunk."
     return np.where((place.nz < -.1) & (place.arm < .3), distance, -1.)
 
-# %% ../../nbs/synth/sewing.ipynb #4699464d
+# %% ../../nbs/synth/sewing.ipynb #ec0477a8
 def buttons(low: float, high: float, spacing: float, x: float = 0., radius: float = .006) -> Detail:
     "A row of buttons up the front, from `low` to `high`, metres; `x` to both sides."
     def paint(color, place, fabric):
@@ -91,7 +91,7 @@ def zipper(low: float = -.2) -> Detail:
 
     return Detail(paint, lambda p: .0025*on_torso(p, 1)*(p.y > low)*ramp(np.abs(p.x), .016, .008))
 
-# %% ../../nbs/synth/sewing.ipynb #a5968e69
+# %% ../../nbs/synth/sewing.ipynb #f01eae45
 def chest_pocket(x: float = .075, flap: bool = False) -> list[Detail]:
     "A pocket on the chest, on both sides if it has a flap."
     pocket = sewn_patch(lambda p: on_front(inside_rectangle(p, x, .455, .042, .05, flap), p))
@@ -114,7 +114,7 @@ def side_pockets(y: float = .2) -> Detail:
 
     return sewn_patch(inside, .003, .9, 0)
 
-# %% ../../nbs/synth/sewing.ipynb #2ee07572
+# %% ../../nbs/synth/sewing.ipynb #aceccb63
 def _from_outer_seam(p: Places) -> np.ndarray:
     "Distance (N,) around the leg, from its outer seam, metres."
     return np.abs(panel_coordinates(p, "trousers")[0]) - .5
@@ -145,7 +145,7 @@ def trouser_details(pockets: bool = True, crease: bool = False, cargo: bool = Fa
     if cargo: details += _cargo_pockets()
     return details
 
-# %% ../../nbs/synth/sewing.ipynb #fc454cf7
+# %% ../../nbs/synth/sewing.ipynb #7ad0e908
 def belt(height: float, leather: np.ndarray, metal=(.78, .74, .6)) -> Detail:
     "A belt at `height` (metres), with loops and a buckle."
     # not on sleeves, which hang as low
