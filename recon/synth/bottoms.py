@@ -6,7 +6,7 @@
 __all__ = ['TROUSER_CUTS', 'TROUSER_WEAVES', 'SKIRT_WEAVES', 'SOLES', 'SOLE_SHARES', 'SHOES', 'SHOE_HEIGHTS', 'make_trousers',
            'make_skirt', 'make_shoes']
 
-# %% ../../nbs/synth/bottoms.ipynb #32a8ae72
+# %% ../../nbs/synth/bottoms.ipynb #32ced339
 import numpy as np
 from .fabric import Fabric
 from .noise import ramp
@@ -18,7 +18,7 @@ from .weave import (
     checks, corduroy, denim, dots, edge_coverage, flowers, heather, hoops, leather, line_coverage, pinstripe, plaid,
     plain, ribs, tweed)
 
-# %% ../../nbs/synth/bottoms.ipynb #7327a653
+# %% ../../nbs/synth/bottoms.ipynb #c18ae78e
 TROUSER_CUTS = dict(   # length, from and to as shares of the leg; metres that the leg stands off
     trousers=((.93, 1.), .013), slim=((.92, 1.), .005), wide=((.94, 1.), .034), cargo=((.93, 1.), .021),
     leggings=((.86, .98), .001), shorts=((.42, .62), .023))
@@ -52,7 +52,7 @@ def _sew_trousers(rng, tailor: Tailor, kind: str, weave, waist: float, belted: b
     if jogger: fabric.cuffs = .045
     return fabric
 
-# %% ../../nbs/synth/bottoms.ipynb #3f4c0f51
+# %% ../../nbs/synth/bottoms.ipynb #d7da54dc
 def make_trousers(
     rng: np.random.Generator,
     tailor: Tailor,
@@ -74,7 +74,7 @@ def make_trousers(
                    offset=(.002 if tight else .006) + loose*widening, ease=np.full(len(place), ease),
                    gap=.004 if tight else .006, thickness=.003 if tight else .0045, pinned=place.y > waist - .015)
 
-# %% ../../nbs/synth/bottoms.ipynb #0edcf5b0
+# %% ../../nbs/synth/bottoms.ipynb #97b35486
 SKIRT_WEAVES = {plain: .4, denim: .12, plaid: .12, flowers: .1, checks: .05, dots: .05, hoops: .04, leather: .05,
                 corduroy: .04, heather: .03}
 
@@ -90,7 +90,7 @@ def make_skirt(rng: np.random.Generator, tailor: Tailor, fabric: Fabric = None) 
     return Garment("skirt", "skirt", lambda p: tailor.skirt_margin(p, hem), fabric, np.full(len(place), .004),
                    np.full(len(place), 1.03), gap=.008, gravity=.2, flare=flare, pinned=place.y > .235, hides=hides)
 
-# %% ../../nbs/synth/bottoms.ipynb #e4b2756a
+# %% ../../nbs/synth/bottoms.ipynb #6c3ddc41
 SOLES = np.array([[.92, .92, .9], [.08, .08, .08], [.4, .28, .18], [.75, .62, .45]])
 SOLE_SHARES = dict(sneakers=[.75, .1, .05, .1], hightops=[.7, .2, 0, .1])   # of `SOLES`; others have dark ones
 SHOES = dict(sneakers=.42, hightops=.1, boots=.16, loafers=.16, sandals=.09, slippers=.04, none=.03)
@@ -115,7 +115,7 @@ def _paint_toe_cap(color, place: Places, fabric: Fabric, sole: np.ndarray, strip
         stripe = line_coverage(place.z + .6*place.y + .475, .024, fabric.fine)*(np.abs(place.nx) > .4)*(place.y < -.755)
         color[:] = mix_colors(color, fabric.second, stripe)
 
-# %% ../../nbs/synth/bottoms.ipynb #2a3e96e9
+# %% ../../nbs/synth/bottoms.ipynb #aa89ac3d
 def _shoe_details(rng, kind: str) -> list[Detail]:
     "Draw sole, laces, cap and stripes."
     sole = SOLES[rng.choice(4, p=SOLE_SHARES.get(kind, [.05, .6, .25, .1]))]
@@ -138,7 +138,7 @@ def _sandal_margin(p: Places) -> np.ndarray:
     straps = np.max([toes, instep, ankle], axis=0)
     return np.where((p.leg > .5) & (p.y < -.70), np.maximum(straps, -.803 - p.y), -1.)
 
-# %% ../../nbs/synth/bottoms.ipynb #32fba987
+# %% ../../nbs/synth/bottoms.ipynb #c84ff055
 def _make_socks(rng, tailor: Tailor, bare: bool) -> Garment:
     "Cut socks; `bare` legs may show long ones."
     place = tailor.template.parts["tights"].places

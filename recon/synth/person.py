@@ -18,7 +18,9 @@ from ..geometry.query import MeshQuery
 from ..geometry.refined import RefinedColors, split_faces
 from .assets import ChosenPieces, PieceTexture, Wardrobe, WornPiece, choose_pieces, find_slot, fit_piece, load_wardrobe, wear_piece
 from ..body.bvh import draw_clip, load_clips
-from .accessory import HEADWEAR, Accessory, choose_headwear, make_headwear, make_accessories
+from .headwear import HEADWEAR, choose_headwear, make_headwear
+from .accessory import make_accessories
+from .attach import Accessory
 from .cut import close_boundaries, mesh_normals
 from .fuse import Solid, fuse
 from .hairstyle import HAIR_STYLES as HAIR_STYLES, Hair, choose_hair_style, hair_color

@@ -6,7 +6,7 @@
 __all__ = ['TOP_CUTS', 'TOP_WEAVES', 'JACKET_OPENINGS', 'JACKET_WIDTHS', 'JACKET_LENGTHS', 'UNDER_JACKETS', 'TopCut', 'make_top',
            'make_jacket', 'make_bodice', 'make_outfit']
 
-# %% ../../nbs/synth/tops.ipynb #8a9e9f61
+# %% ../../nbs/synth/tops.ipynb #ee30fdab
 from dataclasses import dataclass
 import numpy as np
 from .bottoms import make_shoes, make_skirt, make_trousers
@@ -21,7 +21,7 @@ from recon.synth.weave import (
     checks, color_blocks, corduroy, denim, dots, flowers, heather, hoops, leather, pinstripe, plaid, plain, ribs,
     stripes, tweed)
 
-# %% ../../nbs/synth/tops.ipynb #7cd9e3d0
+# %% ../../nbs/synth/tops.ipynb #3863f216
 @dataclass(frozen=True)
 class TopCut:
     "Ranges and sizes of a kind of top, metres."
@@ -51,7 +51,7 @@ TOP_WEAVES = dict(   # others are of any weave
     turtleneck={ribs: .5, plain: .4, heather: .1},
     hoodie={plain: .5, heather: .35, color_blocks: .15})
 
-# %% ../../nbs/synth/tops.ipynb #c65e5dee
+# %% ../../nbs/synth/tops.ipynb #10879211
 def _top_details(rng, kind: str) -> list[Detail]:
     "Draw what is sewn on a kind of top."
     if kind == "shirt": return placket() + (chest_pocket() if rng.random() < .4 else [])
@@ -68,7 +68,7 @@ def _top_fabric(rng, tailor: Tailor, kind: str) -> Fabric:
     if fabric.cuffs and rng.random() < .75: fabric.trim = None
     return fabric
 
-# %% ../../nbs/synth/tops.ipynb #9e39fe33
+# %% ../../nbs/synth/tops.ipynb #e2c200e0
 def make_top(
     rng: np.random.Generator,
     tailor: Tailor,
@@ -96,7 +96,7 @@ def make_top(
                       thickness=cut.thickness, pinned=pinned, pieces=cut.pieces)
     return garment, hem
 
-# %% ../../nbs/synth/tops.ipynb #1c831591
+# %% ../../nbs/synth/tops.ipynb #ef597351
 JACKET_OPENINGS = dict(   # metres, half of what is open at the waist and at the chest
     jacket=(.035, .085), blazer=(.022, .08), vest=(.03, .08), coat=(.03, .08))
 JACKET_WIDTHS = dict(     # metres that it stands off, from and to
@@ -133,7 +133,7 @@ def _open_fabric(rng, tailor: Tailor, kind: str, low: float, high: float) -> Fab
     fabric.trim = None
     return fabric
 
-# %% ../../nbs/synth/tops.ipynb #c114a72a
+# %% ../../nbs/synth/tops.ipynb #cb19f445
 def _coat_skirt(rng, tailor: Tailor, fabric: Fabric, gap: float, wide: float) -> Garment:
     "Cut the lower part of a coat, open by `gap` on both sides of the middle, metres."
     place = tailor.template.parts["skirt"].places
@@ -174,7 +174,7 @@ def make_jacket(
                     thickness=.0065, pieces=() if kind == "vest" else ("collar",))
     return [upper, lower] if kind == "coat" else [upper]
 
-# %% ../../nbs/synth/tops.ipynb #d5407327
+# %% ../../nbs/synth/tops.ipynb #c890f213
 def make_bodice(rng: np.random.Generator, tailor: Tailor) -> Garment:
     "Cut the upper part of a dress."
     place = tailor.template.parts["tights"].places
@@ -194,7 +194,7 @@ def _make_dress(rng, tailor: Tailor) -> list[Garment]:
     details = [sash] if rng.random() < .3 else []
     return [bodice, make_skirt(rng, tailor, recut(bodice.fabric, cut="skirt", details=details))]
 
-# %% ../../nbs/synth/tops.ipynb #c1c458dc
+# %% ../../nbs/synth/tops.ipynb #72e24b9a
 UNDER_JACKETS = dict(   # shares of the tops that are worn under an open one
     jacket={"tee": .6, "shirt": .2, "sweater": .2}, vest={"shirt": .6, "long": .4},
     blazer={"shirt": .6, "tee": .25, "turtleneck": .15}, coat={"shirt": .3, "sweater": .3, "tee": .2, "turtleneck": .2})
@@ -220,7 +220,7 @@ def _cover_with(upper: Garment, over: Garment, tailor: Tailor, top: str):
     upper.hidden = hidden
     if top in ("jacket", "coat"): upper.pieces = ()
 
-# %% ../../nbs/synth/tops.ipynb #45e1b8c2
+# %% ../../nbs/synth/tops.ipynb #2a2c0083
 def _make_separates(rng, tailor: Tailor, top: str, bottom: str) -> list[Garment]:
     "Cut a bottom, a top and perhaps something open over it."
     inner = draw_key(rng, UNDER_JACKETS[top]) if top in OPEN_TOPS else top
