@@ -83,6 +83,7 @@ def measure_pairs(cfg: Evaluate) -> dict:
     card |= dict(model=str(pairs.checkpoint.folder), results=cfg.results)
     return collect(rows, card, evaluator)
 
+# %% ../nbs/06_evaluate.ipynb #948fedc2
 def measure_folders(cfg: Evaluate) -> dict:
     "Measure a folder of results against one of scans."
     from recon.runs.evaluation import collect, measure_files, pair_folders
@@ -131,6 +132,7 @@ def subject_strip(pair, size: int):
         columns.append(view_strip(vertices, faces.long(), colors/255, azimuths, size).numpy())
     return np.concatenate(columns, 1)
 
+# %% ../nbs/06_evaluate.ipynb #6405308b
 def write_sheet(cfg: Evaluate, limit: int = 8, size: int = 256) -> Path:
     "Write one picture of at most `limit` measured subjects beside the numbers, with their name."
     import cv2

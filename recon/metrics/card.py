@@ -15,6 +15,7 @@ def measured_by() -> str:
     packages = [f"{name} {version(name)}" for name in ("torch", "trimesh", "scipy", "warp-lang")]
     return ", ".join([f"recon {__version__}", *packages])
 
+# %% ../../nbs/metrics/card.ipynb #5cd47b28
 def make_card(
     protocol: str,
     align: bool,
@@ -51,6 +52,7 @@ def published_metrics() -> dict[str, dict]:
         for method, (p2s, s2p, nc, fscore) in PUBLISHED.items()
     }
 
+# %% ../../nbs/metrics/card.ipynb #59a103c2
 def check_published(card: dict):
     "Raise ValueError if published numbers cannot stand beside numbers with this card."
     differ = [

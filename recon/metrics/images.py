@@ -36,6 +36,7 @@ class Views(NamedTuple):
     normal: Tensor        # (K,3,S,S) unit normals in the camera's frame, zero outside
     mask: Tensor          # (K,S,S) bool
 
+# %% ../../nbs/metrics/images.ipynb #fbdac604
 def fit_camera(scan: trimesh.Trimesh) -> Camera:
     "Fit cameras to a scan: its box fills [-0.95, 0.95] along its longest side."
     low, high = torch.tensor(np.array(scan.bounds)).float()
@@ -55,6 +56,7 @@ def _smooth_normals(query: MeshQuery) -> Tensor: # (V,3)
     joined, row = weld(query.vertices)
     return vertex_normals(joined, row[query.faces])[row]
 
+# %% ../../nbs/metrics/images.ipynb #3ff1da1d
 def render_views(
     mesh: trimesh.Trimesh,
     camera: Camera,   # from `fit_camera`
@@ -106,6 +108,7 @@ class ViewMetrics(TypedDict, total=False):
     view_ms_ssim: float
     view_lpips: float              # where there is a network
 
+# %% ../../nbs/metrics/images.ipynb #3354a2df
 def view_metrics(
     prediction: Views,
     scan: Views,
@@ -120,6 +123,7 @@ def view_metrics(
         with torch.no_grad(): metrics["view_lpips"] = float(lpips(prediction.color*2 - 1, scan.color*2 - 1).mean())
     return metrics
 
+# %% ../../nbs/metrics/images.ipynb #61d7b3a1
 def image_metrics(prediction: trimesh.Trimesh, scan: trimesh.Trimesh, size: int = 512, lpips=None) -> ViewMetrics:
     "`view_metrics` of two meshes in one frame."
     camera = fit_camera(scan)

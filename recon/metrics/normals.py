@@ -18,6 +18,7 @@ def as_array(
     values = values.detach().cpu()
     return (values.float() if values.is_floating_point() else values).numpy()
 
+# %% ../../nbs/metrics/normals.ipynb #2f8fb42a
 def channels_last(
     image  # (C,H,W), (H,W,C) or (H,W)
 ) -> np.ndarray:  # (H,W,C) or (H,W)
@@ -55,6 +56,7 @@ def mean_angular_error(pred, true, mask) -> float:
     "Average the angle (degrees) between two normal maps (3,H,W) over the mask."
     return float(np.nanmean(angular_error(pred, true, mask)))
 
+# %% ../../nbs/metrics/normals.ipynb #8d8f3650
 def two_sided_angular_error(
     pred: dict,  # `front` and `back`, normal maps (3,H,W)
     true: dict,  # same

@@ -80,6 +80,7 @@ def _box_points(meshes: list[MeshQuery], n: int, seed: int) -> Tensor:
     points = torch.as_tensor(low + (high - low)*np.random.default_rng(seed).random((n, 3))).float()
     return points[morton_order(points)]   # neighbours meet the same triangles
 
+# %% ../../nbs/metrics/parts.ipynb #7696d3e3
 def volume_iou(
     prediction: trimesh.Trimesh | MeshQuery,
     scan: trimesh.Trimesh | MeshQuery,

@@ -28,6 +28,7 @@ class SurfacePoints(NamedTuple):
     points: Tensor   # (N,3)
     normals: Tensor  # (N,3) unit, interpolated between vertices
 
+# %% ../../nbs/metrics/surface.ipynb #c486b208
 class SampledSurface:
     "A mesh, and what distances to and from it need."
     def __init__(self, mesh: trimesh.Trimesh, seed: int = 0, n: int = 100_000):
@@ -100,6 +101,7 @@ def draw_points(mesh: MeshQuery, n: int, seed: int) -> SurfacePoints:
     points, face, bary = sample_surface(mesh.vertices, mesh.faces, n, torch.Generator().manual_seed(seed))
     return SurfacePoints(points, _interpolated_normals(mesh, face, bary))
 
+# %% ../../nbs/metrics/surface.ipynb #6ed6e8f2
 def measure_points(samples: SurfacePoints, mesh: MeshQuery) -> tuple[Tensor, Tensor]:
     "Distance (N,) of samples to the nearest point of any triangle, and the absolute cosine (N,) between the normals."
     distance, face, bary = mesh.closest(samples.points)
@@ -110,6 +112,7 @@ def _mean_or_none(values: Tensor) -> float | None:
     "Mean, or None of no values."
     return float(values.mean()) if len(values) else None
 
+# %% ../../nbs/metrics/surface.ipynb #6bb726d1
 def _part_means(
     direction: str,          # p2s or s2p
     samples: SurfacePoints,
@@ -152,6 +155,7 @@ class SurfaceMetrics(TypedDict, total=False):
     iou: float                # of the bounding boxes
     volume_iou: float | None  # of `exact`; None where a mesh is open
 
+# %% ../../nbs/metrics/surface.ipynb #525f22bb
 def surface_metrics(
     prediction: trimesh.Trimesh,
     scan: trimesh.Trimesh | SampledSurface,  # SampledSurface(mesh, seed + 1) where many methods are compared

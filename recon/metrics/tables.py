@@ -36,6 +36,7 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0, draws: int = 2000) -> Esti
     low, high = np.quantile(values[pick].mean(1), [.025, .975])
     return Estimate(float(values.mean()), float(low), float(high))
 
+# %% ../../nbs/metrics/tables.ipynb #98562ca1
 def summarise(
     rows: list[dict],   # numbers of one subject each, by name; None: not measured
     seed: int = 0,
@@ -55,6 +56,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
     "a - b; None where one is None."
     return None if a is None or b is None else a - b
 
+# %% ../../nbs/metrics/tables.ipynb #b938b01b
 def paired_differences(
     a: list[dict],      # numbers of one subject each, by name
     b: list[dict],      # another method's, of the same subjects in the same order
@@ -84,6 +86,8 @@ COLUMNS = dict(
     normal_deg=Column("normals °", 1, 1),
     color_255=Column("colour /255", 1, 1),
 )
+
+# %% ../../nbs/metrics/tables.ipynb #42858584
 VIEW_COLUMNS = dict(
     view_normal_deg=Column("rendered normals °", 1, 1),
     view_psnr=Column("PSNR dB", 1, 2),
@@ -108,6 +112,7 @@ class Table(NamedTuple):
     head: list[str]
     rows: list[list[str]]
 
+# %% ../../nbs/metrics/tables.ipynb #cfd132d8
 def format_cell(
     values: tuple,       # an `Estimate`, or the mean alone where there is no interval
     column: str,         # in `ALL_COLUMNS`
@@ -133,6 +138,7 @@ def _method_row(title: str, rows: list[dict], columns: list[str]) -> list[str]:
         cells.append(format_cell(estimates.get(column, Estimate()), column) + _count_note(count, len(rows)))
     return [title, *cells]
 
+# %% ../../nbs/metrics/tables.ipynb #ceb60653
 def make_table(
     rows: dict[str, list[dict]],           # for each method, the numbers of each subject
     against: tuple[str, str] = None,       # two methods: a last line has the first minus the second, paired by subject
@@ -177,6 +183,7 @@ def card_comments(card: dict, mark: str) -> list[str]:
     "Write a card as comments; fields that are None are left out."
     return [f"{mark} {name}: {value}" for name, value in card.items() if value is not None]
 
+# %% ../../nbs/metrics/tables.ipynb #f1db57ca
 def as_csv(rows: dict[str, list[dict]], card: dict) -> str:
     "Write every mean with its interval and the number of subjects, a line each."
     file = io.StringIO()
@@ -200,6 +207,7 @@ def _latex_row(cells: list[str]) -> str:
     escaped = ["".join(_LATEX.get(letter, letter) for letter in text) for text in cells]
     return " & ".join(escaped) + r" \\"
 
+# %% ../../nbs/metrics/tables.ipynb #45b3ade3
 def as_latex(table: Table, card: dict) -> str:
     "Write a table in LaTeX."
     columns = "l" + "r"*(len(table.head) - 1)

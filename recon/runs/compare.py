@@ -22,6 +22,7 @@ def path_names(paths: list) -> list[str]:
     while len({part[-depth:] for part in parts}) < len(parts): depth += 1
     return ["/".join(part[-depth:]) for part in parts]
 
+# %% ../../nbs/runs/compare.ipynb #faed7427
 def open_runs(runs) -> dict[str, Run]:
     "Open runs, given as `Run`s or folders. FileNotFoundError: no run there; ValueError: one given twice."
     runs = [run if isinstance(run, Run) else Run.open(run) for run in runs]
@@ -67,6 +68,7 @@ def _result_cell(result: CurveResult | None) -> str:
 def _last_checkpoint(run: Run) -> str:
     return f"step {run.checkpoints[-1].card['global_step']}" if run.checkpoints else "–"
 
+# %% ../../nbs/runs/compare.ipynb #7c0db412
 class Comparison:
     "Several runs as one table, shown in Markdown."
     def __init__(self, *runs): self.runs = open_runs(runs)

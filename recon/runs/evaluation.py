@@ -85,6 +85,7 @@ def measure_views(self: Evaluator, method: str, mesh: trimesh.Trimesh, reference
         self.kids.setdefault(method, Kid(self.networks["kid"])).add(found, expected)
     return view_metrics(found, expected, self.networks.get("lpips"))
 
+# %% ../../nbs/runs/evaluation.ipynb #ec85826a
 @patch
 def card(self: Evaluator, unit: str, inputs: str, n: int, **more) -> dict:
     "Describe how numbers of `n` subjects came about."
@@ -119,6 +120,7 @@ class Pair(NamedTuple):
     scan: trimesh.Trimesh
     body: trimesh.Trimesh   # posed
 
+# %% ../../nbs/runs/evaluation.ipynb #c2a5f363
 class Pairs:
     "Reconstructions of a folder with their subjects. ValueError: a mesh of no subject."
     def __init__(self, results: str | Path, data_root: str | Path, model: str | Path):
@@ -150,6 +152,7 @@ def predictor(self: Pairs) -> Reconstructor:
     if not hasattr(self, "_model"): self._model = self.checkpoint.model().eval()
     return self._model
 
+# %% ../../nbs/runs/evaluation.ipynb #58d2423e
 @patch
 @torch.no_grad()
 def load(self: Pairs, name: str) -> Pair:
@@ -176,6 +179,7 @@ def body_regions(pair: Pair, weights: Tensor | None) -> Regions | None: # `weigh
     "Regions of the body inside; None where the body model has none."
     return None if weights is None else Regions(pair.body.vertices, pair.body.faces, weights)
 
+# %% ../../nbs/runs/evaluation.ipynb #3df1b001
 def measure_subject(evaluator: Evaluator, pair: Pair, clothing: float | None = None, weights: Tensor = None) -> dict:
     "Numbers of each method, the error of the predicted front normals (degrees), and the label."
     reference = Reference(pair.scan, evaluator.seed, body_regions(pair, weights))
@@ -203,6 +207,7 @@ def _mixture(count: int, total: int, one: str, other: str) -> str:
     if count == total: return one
     return f"{one} of {count}, {other} of {total - count}"
 
+# %% ../../nbs/runs/evaluation.ipynb #d96d4bd4
 def describe_inputs(pairs: Pairs) -> str:
     "Normals, body and back view that reconstructions were made from."
     total = len(pairs.names)
@@ -252,6 +257,7 @@ def _is_lost(name: str, model: float | None, baseline: float | None) -> bool:
     if model is None or baseline is None: return False
     return baseline >= model if higher_is_better(name) else baseline <= model
 
+# %% ../../nbs/runs/evaluation.ipynb #3429fb63
 def baseline_wins(numbers: dict) -> list[str]:
     "In words, the numbers in which a baseline is at least as good as the model."
     lines = []
@@ -318,6 +324,7 @@ def pair_folders(results: str, scans: str) -> dict[str, tuple[Path, Path]]:
                          "results and scans are paired by file name: rename or remove those")
     return {name: (found[name], expected[name]) for name in sorted(found)}
 
+# %% ../../nbs/runs/evaluation.ipynb #ab8b7407
 def measure_files(evaluator: Evaluator, result: Path, scan: Path) -> dict:
     "Measure one pair of files."
     mesh, truth = (trimesh.load(path, force="mesh", process=False) for path in (result, scan))

@@ -35,6 +35,7 @@ def _subject_row(row: dict) -> dict:
     if "normal_error_deg" in row: numbers["normal_deg"] = row["normal_error_deg"]
     return numbers
 
+# %% ../../nbs/runs/leaderboard.ipynb #f722bb8c
 def read_evaluation(path: str | Path) -> Evaluation:
     "Read an evaluation from its file, or the folder of metrics.json. FileNotFoundError; ValueError: another file."
     file = resolve_path(path)
@@ -64,6 +65,7 @@ def _incomparable(one: Evaluation, first: Evaluation, first_name: str) -> list[s
     if alone: reasons.append(f"only one of them has {', '.join(alone[:5] + ['…'] if len(alone) > 5 else alone)}")
     return reasons
 
+# %% ../../nbs/runs/leaderboard.ipynb #e224548d
 def check_comparable(found: dict[str, Evaluation]):
     "Raise ValueError if evaluations were not measured in the same way, on the same subjects."
     first, *others = found
@@ -117,6 +119,7 @@ def _run_options(evaluation: Evaluation) -> dict:
     try: return Run.open(Path(model).parent.parent).config
     except OSError: return {}
 
+# %% ../../nbs/runs/leaderboard.ipynb #0a5cddd2
 def option_changes(board: Leaderboard, name: str) -> str:
     "Describe the options in which a run differs from the reference's."
     before = _run_options(board.found[board.reference])
@@ -142,6 +145,7 @@ def board_table(board: Leaderboard) -> Table:
         lines += [[f"**{name}**", *cells], [title, *changes]]
     return Table(table.head, lines)
 
+# %% ../../nbs/runs/leaderboard.ipynb #cd29a7d4
 def board_markdown(board: Leaderboard) -> str:
     "Write the board with its card."
     card = board.found[board.reference].card
@@ -173,6 +177,7 @@ def _heatmap_columns(board: Leaderboard) -> list[str]:
     measured = [column for column in ALL_COLUMNS if not np.isnan(base.get(column, Estimate()).mean)]
     return [column for column in measured if all(column in found for found in board.differences.values())]
 
+# %% ../../nbs/runs/leaderboard.ipynb #fd329f49
 def delta_heatmap(
     board: Leaderboard,
     limit: float = 30.,  # percent at the ends of the colours

@@ -49,6 +49,7 @@ def log(self: Run, **values):
     "Append one line of plain values."
     with open(self.log_file, "a") as file: file.write(json.dumps(values) + "\n")
 
+# %% ../../nbs/runs/run.ipynb #2fcaeec7
 @patch
 def rewind(self: Run, global_step: int):
     "Drop what was logged after `global_step`: a resumed run logs it again."
@@ -82,6 +83,7 @@ def executing_notebook() -> Path | None:
         path = os.environ.get(name)
         if path and path.endswith(".ipynb"): return Path(path).resolve()
 
+# %% ../../nbs/runs/run.ipynb #2000a4ed
 @patch(cls_method=True)
 def create(cls: Run, folder: Path, config) -> Run:
     "Start or continue a run: keep its configuration, and the path of its notebook, beside its results."
@@ -92,6 +94,7 @@ def create(cls: Run, folder: Path, config) -> Run:
         (run.folder/"notebook.txt").write_text(os.path.relpath(notebook, run.folder.resolve()))
     return run
 
+# %% ../../nbs/runs/run.ipynb #cb027aac
 @patch(as_prop=True)
 def notebook(self: Run) -> Path | None:
     "The executed notebook that trained it: the one kept, else `RUN.ipynb` beside its folder; None if there is none."
@@ -117,6 +120,7 @@ def best(self: Run) -> Checkpoint | None:
     "The checkpoint with the best validation; None if nothing was validated."
     return best_checkpoint(self.folder/"checkpoints")
 
+# %% ../../nbs/runs/run.ipynb #f8ff4051
 @patch
 def model(self: Run, which: str = "last"):
     "Load the model of the `last` or the `best` checkpoint. FileNotFoundError: there is none."

@@ -60,6 +60,7 @@ def _differences(expected: dict, found: dict) -> list[str]:
         for fault, keys in faults.items() if keys
     ]
 
+# %% ../../nbs/runs/sith.ipynb #746deb6d
 def check_state_dict(source, name: str, expected: dict, found: dict):
     "Raise ValueError if a state dict is not that of the published network; `source` begins the message."
     if not isinstance(found, dict):
