@@ -20,7 +20,7 @@ setup(
     author=settings["author"],
     keywords=settings["keywords"],
     packages=find_packages(include=["recon", "recon.*"]),
-    package_data={"recon": ["*.yaml"]},
+    package_data={"recon": ["*.yaml", "fitting/*.safetensors"]},
     install_requires=split(settings["requirements"]),
     extras_require=extras,
     entry_points={

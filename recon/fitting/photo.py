@@ -10,7 +10,7 @@ __all__ = ['SHAPE_SPREAD', 'DISTANCE', 'POINT_SIGMA', 'POINT_WEIGHTS', 'BONES', 
            'mask_agreement', 'tightness', 'fit_photo', 'torso_length', 'residuals', 'uncertainty', 'Score',
            'score_warnings', 'score_fit', 'to_dict', 'from_dict']
 
-# %% ../../nbs/fitting/photo.ipynb #f970a6e9
+# %% ../../nbs/fitting/photo.ipynb #a1072239
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
 from ..body.anny import load_anny, one_thread
-from .lifter import FROM_BODY_25, FROM_MEDIAPIPE, SHAPE_KEPT, Evidence2D, load_lifter
+from .lifter import FROM_BODY_25, FROM_MEDIAPIPE, SHAPE_KEPT, Evidence2D, load_lifter, weights_file
 from .prior import average_shape, limit_penalty, pose_prior
 from .skeleton import (
     SHAPE_NAMES, PointBody, Posed, angle_count, exponential, joints, limits, point_body, rotate, slices, to_anny_pose)
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
 
-# %% ../../nbs/fitting/photo.ipynb #4a6ee586
+# %% ../../nbs/fitting/photo.ipynb #02ec9bb0
 @dataclass
 class Evidence:
     "What a photo says of a figure."
@@ -52,7 +52,7 @@ def make_evidence(
     hints = torch.zeros(23, 3) if world is None else torch.as_tensor(world[FROM_MEDIAPIPE]*[1, -1, -1]).float()
     return Evidence(rows[:, :2], rows[:, 2].clamp(0, 1), torch.as_tensor(hands).float(), hints, mask)
 
-# %% ../../nbs/fitting/photo.ipynb #b80d5921
+# %% ../../nbs/fitting/photo.ipynb #ce4308db
 SHAPE_SPREAD = 1.   # of the logits of phenotypes around the average
 
 @dataclass
@@ -94,7 +94,7 @@ class Hypotheses:
         hands = self.put(posed.hands.flatten(1, 2)).unflatten(1, (2, 21))
         return Posed(self.put(posed.keypoints), hands, self.put(posed.skin), posed.height)
 
-# %% ../../nbs/fitting/photo.ipynb #339baf9c
+# %% ../../nbs/fitting/photo.ipynb #cdd7ffc7
 def align_to(hypotheses: Hypotheses, evidence: Evidence) -> Hypotheses:
     "Hypotheses scaled and moved onto the keypoints."
     with torch.no_grad():
@@ -113,7 +113,7 @@ def make_hypotheses(root: Tensor, angles: Tensor, shape: Tensor, evidence: Evide
                        torch.zeros(count), torch.zeros(count, 2), torch.full((count,), distance))
     return align_to(start, evidence)
 
-# %% ../../nbs/fitting/photo.ipynb #71c20efc
+# %% ../../nbs/fitting/photo.ipynb #65271ed7
 DISTANCE = 3.6   # metres from which photos of people are taken
 
 def lifted_starts(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,11 +131,12 @@ def mean_starts(evidence: Evidence, yaws=(0., np.pi)) -> tuple[Tensor, Tensor, T
 
 def find_starts(evidence: Evidence, distance: float = DISTANCE, lifter: bool = True) -> Hypotheses:
     "All starts, aligned."
+    lifter = lifter and weights_file().exists()
     parts = [lifted_starts(evidence)] if lifter else []
     parts.append(mean_starts(evidence, (0., np.pi) if lifter else (-np.pi/2, 0., np.pi/2, np.pi)))
     return make_hypotheses(*map(torch.cat, zip(*parts)), evidence, distance)
 
-# %% ../../nbs/fitting/photo.ipynb #1c5b3dc3
+# %% ../../nbs/fitting/photo.ipynb #eec84086
 POINT_SIGMA = .012                   # cube units, of a sure keypoint
 POINT_WEIGHTS = torch.ones(23)
 POINT_WEIGHTS[[3, 4, 11, 12]] = .5   # ears and hips: detectors and body disagree where they are
@@ -156,7 +157,7 @@ def hand_term(posed: Posed, evidence: Evidence, reach: float = .06) -> Tensor:
     squared = (posed.hands[..., :2] - evidence.hands[..., :2]).square().sum(-1)
     return (robust(squared, reach)*evidence.hands[..., 2]).sum((1, 2))/POINT_SIGMA**2/2*.08
 
-# %% ../../nbs/fitting/photo.ipynb #f5b8439c
+# %% ../../nbs/fitting/photo.ipynb #a46ef7e2
 BONES = torch.tensor([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12), (5, 11), (6, 12), (15, 17), (16, 18), (3, 4), (4, 0), (3, 0)])
 BONE_WEIGHTS = torch.tensor([1., 1, 1, 1, 1, 1, 1, 1, 1, .7, 1, 1, .4, .4, .7, .4, .4])
 HINT_SIGMA = .30   # radians
@@ -169,7 +170,7 @@ def hint_term(posed: Posed, evidence: Evidence) -> Tensor:
     weight = BONE_WEIGHTS*evidence.confidence[BONES].amin(1)
     return (robust(2*apart, 1.)*weight).sum(1)/HINT_SIGMA**2/2
 
-# %% ../../nbs/fitting/photo.ipynb #f4b6c418
+# %% ../../nbs/fitting/photo.ipynb #05fbde92
 @dataclass
 class Outline:
     "A mask, ready for many looks."
@@ -198,7 +199,7 @@ def cover_term(posed: Posed, outline: Outline, reach: float = .05, sigma: float 
     apart = torch.cdist(outline.contour.expand(len(posed.skin), -1, -1), posed.skin[..., :2]).amin(2)
     return robust(apart.square(), reach).mean(1)*30/sigma**2/2
 
-# %% ../../nbs/fitting/photo.ipynb #edf2bb7b
+# %% ../../nbs/fitting/photo.ipynb #315e06d8
 def prior_term(hypotheses: Hypotheses) -> Tensor:
     "(H,) unlikely poses, angles beyond their limits, unusual shapes."
     pose = pose_prior()(hypotheses.angles)*angle_count()
@@ -221,7 +222,7 @@ def energy(hypotheses: Hypotheses, evidence: Evidence, outline: Outline | None, 
     if outline is None: return total
     return total + outside_term(posed, outline) + tight*cover_term(posed, outline)
 
-# %% ../../nbs/fitting/photo.ipynb #f6da7f34
+# %% ../../nbs/fitting/photo.ipynb #a87cdc65
 RATES = dict(turn=.02, angles=.03, shape=.04, size=.004, place=.004)
 
 def refine(hypotheses: Hypotheses, evidence: Evidence, outline: Outline | None, steps: int, reach=(.3, .08), tight: float = 1., frozen: Tensor = None) -> tuple[Hypotheses, Tensor]:
@@ -240,7 +241,7 @@ def refine(hypotheses: Hypotheses, evidence: Evidence, outline: Outline | None, 
         optimizer.step()
     with torch.no_grad(): return fitted.pick(slice(None)), energy(fitted, evidence, outline, reach[1], tight)
 
-# %% ../../nbs/fitting/photo.ipynb #0297eac8
+# %% ../../nbs/fitting/photo.ipynb #8d4cc298
 @dataclass
 class PhotoFit:
     "A fitted body, and the hypothesis beside it."
@@ -263,7 +264,7 @@ class PhotoFit:
             posed = load_anny().pose(self.pose(), self.phenotype())
             return self.best.put(posed.vertices[None])[0], self.best.put(posed.joints[None])[0]
 
-# %% ../../nbs/fitting/photo.ipynb #8cb3fd27
+# %% ../../nbs/fitting/photo.ipynb #df3a92b8
 def body_mask(vertices: Tensor, size: int = 256) -> np.ndarray:
     "Which pixels (S,S) bool of the canvas a body (13380,3) covers."
     return cast_view(MeshQuery(vertices, load_anny().model.faces), size).mask.numpy()
@@ -275,7 +276,7 @@ def mask_agreement(body: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     return dict(iou=float(both/max((figure | body).sum(), 1)), inside=float(both/max(body.sum(), 1)),
                 looseness=float(figure.sum()/max(body.sum(), 1)))
 
-# %% ../../nbs/fitting/photo.ipynb #2dd500c2
+# %% ../../nbs/fitting/photo.ipynb #6ac356af
 LOOSE = 1.6      # area of the mask over the body's from which clothes are loose
 STEPS = (70, 90)
 
@@ -303,7 +304,7 @@ def fit_photo(
     order = energies.argsort()
     return PhotoFit(found.pick(order[:1]), found.pick(order[1:]), float(energies.min()), tight, energies[order].tolist())
 
-# %% ../../nbs/fitting/photo.ipynb #0b9bc5c7
+# %% ../../nbs/fitting/photo.ipynb #af185d2e
 PARTS = dict(head=(0, 1, 2, 3, 4), torso=(5, 6, 11, 12), left_arm=(7, 9), right_arm=(8, 10), left_leg=(13, 15), right_leg=(14, 16),
              left_foot=(17, 19, 21), right_foot=(18, 20, 22))
 
@@ -327,7 +328,7 @@ def uncertainty(fit: PhotoFit) -> dict[str, float]:
     spread = (centered - centered[:1]).norm(dim=-1).amax(0)
     return {part: float(spread[list(rows)].mean()) for part, rows in PARTS.items()}
 
-# %% ../../nbs/fitting/photo.ipynb #5f08eab1
+# %% ../../nbs/fitting/photo.ipynb #01813caf
 @dataclass
 class Score:
     "How well a body explains a photo."
@@ -358,7 +359,7 @@ def score_fit(fit: PhotoFit, evidence: Evidence) -> Score:
     return Score(float(np.mean(list(parts.values()))), parts, agreement.get("iou"), agreement.get("inside"), agreement.get("looseness"),
                  spread, score_warnings(parts, agreement, spread))
 
-# %% ../../nbs/fitting/photo.ipynb #77acf01e
+# %% ../../nbs/fitting/photo.ipynb #6afe14f2
 def to_dict(fit: PhotoFit) -> dict:
     "The parameters of a fit, as JSON takes them."
     best = fit.best

@@ -4,22 +4,26 @@
 
 # %% auto #0
 __all__ = ['PER_STYLE', 'NOISE', 'pose_library', 'limb_masks', 'noise_scale', 'sample_angles', 'shape_library', 'average_shape',
-           'PosePrior', 'limit_penalty', 'pose_prior']
+           'PosePrior', 'limit_penalty', 'make_prior', 'package_file', 'pose_prior', 'save_prior']
 
-# %% ../../nbs/fitting/prior.ipynb #0640ce18
+# %% ../../nbs/fitting/prior.ipynb #b048f614
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..body.anny import load_anny
 from ..body.pose import STYLES, sample_pose
-from .skeleton import SHAPE_NAMES, angle_count, from_anny_pose, joints, limits, point_body, slices
+from ..config import is_script
+from ..files import root
+from .skeleton import SHAPE_NAMES, angle_count, from_anny_pose, joints, limits, slices
 from ..synth.shape import sample_phenotype
 
-# %% ../../nbs/fitting/prior.ipynb #bf198741
+# %% ../../nbs/fitting/prior.ipynb #514a2ebd
 PER_STYLE = 40
 
 @lru_cache
@@ -39,7 +43,7 @@ def limb_masks() -> Tensor:
         masks[limb, slices()[joint.name]] = True
     return masks
 
-# %% ../../nbs/fitting/prior.ipynb #edcfb968
+# %% ../../nbs/fitting/prior.ipynb #c9eb1445
 NOISE = dict(spine=8, neck=10, collar=6, shoulder=12, elbow=12, forearm=20, wrist=12, finger=12, hip=9, knee=8, ankle=8)   # degrees
 
 @lru_cache
@@ -61,7 +65,7 @@ def sample_angles(count: int, generator: torch.Generator) -> Tensor:
     noise = torch.randn(count, angle_count(), generator=generator)
     return (angles + strength*noise_scale()*noise).clamp(*limits())
 
-# %% ../../nbs/fitting/prior.ipynb #d431a5c8
+# %% ../../nbs/fitting/prior.ipynb #f46063d7
 @lru_cache
 def shape_library(seed: int = 0, count: int = 1000) -> Tensor:
     "Phenotypes (count,11) in [0,1]."
@@ -75,7 +79,7 @@ def average_shape(age: float = .67) -> Tensor:
     shape[SHAPE_NAMES.index("age")] = age
     return shape
 
-# %% ../../nbs/fitting/prior.ipynb #479a5fbd
+# %% ../../nbs/fitting/prior.ipynb #549416d0
 @dataclass
 class PosePrior:
     "A Gaussian over joint angles."
@@ -91,9 +95,26 @@ def limit_penalty(angles: Tensor) -> Tensor:
     low, high = limits()
     return ((low - angles).clamp(min=0) + (angles - high).clamp(min=0)).square().sum(1)
 
-@lru_cache
-def pose_prior(count: int = 8000) -> PosePrior:
+def make_prior(count: int = 8000) -> PosePrior:
     "The prior of `sample_angles`."
     drawn = sample_angles(count, torch.Generator().manual_seed(0))
     covariance = torch.cov(drawn.T) + torch.eye(angle_count())*.05**2
     return PosePrior(drawn.mean(0), torch.linalg.cholesky(torch.linalg.inv(covariance)))
+
+# %% ../../nbs/fitting/prior.ipynb #61815163
+def package_file(name: str) -> Path:
+    "A data file that comes with this folder of the package."
+    here = Path(globals().get("__file__", root()/"recon"/"fitting"/"prior.py"))
+    return here.with_name(name)
+
+@lru_cache
+def pose_prior() -> PosePrior:
+    "The prior, from the package's file."
+    kept = load_file(package_file("prior.safetensors"))
+    return PosePrior(kept["mean"], kept["precision"])
+
+def save_prior(prior: PosePrior, path: Path):
+    "Write a prior's numbers."
+    save_file(dict(mean=prior.mean.contiguous(), precision=prior.precision.contiguous()), path)
+
+if is_script(globals()): save_prior(make_prior(), package_file("prior.safetensors"))
