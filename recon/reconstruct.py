@@ -90,7 +90,8 @@ def is_finished(path: Path, metadata: dict) -> bool:
 def write_textured(cfg: Reconstruct, name: str, mesh: tuple, scene, metadata: dict):
     "Write the textured files of one subject, and the rigged one."
     from recon.mesh.rig import export_rigged
-    from recon.mesh.texture import bake, export_textured
+    from recon.mesh.bake import bake
+    from recon.mesh.texture import export_textured
     folder = resolve_path(cfg.save_root)
     textured = bake(mesh, scene.rgb, cfg.texture or 1024, cfg.texture_faces)
     if cfg.texture:
@@ -102,7 +103,8 @@ def write_textured(cfg: Reconstruct, name: str, mesh: tuple, scene, metadata: di
 
 def write_meshes(cfg: Reconstruct, name: str, result, scene, metadata: dict) -> dict:
     "Write all mesh files of one subject; return a report on the mesh."
-    from recon.mesh.surface import close_holes, export_mesh, mesh_report
+    from recon.mesh.report import close_holes, mesh_report
+    from recon.mesh.files import export_mesh
     vertices, faces, colors = result.vertices, result.faces, result.colors.cpu()
     if cfg.close_holes:
         vertices, faces = close_holes(vertices, faces)

@@ -44,9 +44,11 @@ def rigged(tmp_path_factory):
     from recon.body.anny import load_anny
     from recon.body.pose import sample_pose
     from recon.synth.template import load_template
-    from recon.mesh.rig import bone_motion, clip_turns, export_rigged, joint_places, local_turns, skinned, strongest, transfer_weights
+    from recon.mesh.skeleton import bone_motion
+    from recon.mesh.skinning import clip_rotations, forward_kinematics, local_rotations, blend_skinning, transfer_weights
+    from recon.mesh.rig import export_rigged, strongest_joints
     from recon.geometry.mesh import weld
-    from recon.mesh.texture import bake
+    from recon.mesh.bake import bake
 
     folder, body = tmp_path_factory.mktemp("rig"), load_anny()
     pose, _ = sample_pose(np.random.default_rng(1), load_template().joints, "apose")
@@ -56,12 +58,12 @@ def rigged(tmp_path_factory):
     path = export_rigged(folder/"body.glb", textured, posed, folder/"nod.bvh")
     bound, joints = bone_motion(posed.numpy())
     places, same = weld(textured.mesh.vertices)
-    which, shares = strongest(transfer_weights(places, same[textured.mesh.faces], posed)[same])
+    which, shares = strongest_joints(transfer_weights(places, same[textured.mesh.faces], posed)[same])
     weights = np.zeros((len(which), len(joints)))
     np.add.at(weights, (np.arange(len(which))[:, None], which), shares)
-    whole, moved = joint_places(local_turns(clip_turns(folder/"nod.bvh")[1], bound), joints)
+    whole, moved = forward_kinematics(local_rotations(clip_rotations(folder/"nod.bvh")[1], bound), joints)
     v = textured.mesh.vertices.numpy()
-    return path, v, [v] + [skinned(v, weights, joints, *key) for key in zip(whole, moved)]
+    return path, v, [v] + [blend_skinning(v, weights, joints, *key) for key in zip(whole, moved)]
 
 
 def bvh(frames) -> str:

@@ -14,7 +14,8 @@ from ..geometry.mesh import map_in_morton_order
 from ..geometry.query import MeshQuery
 from .body import Body, ClosestPoint
 from .model import Encoded, Reconstructor
-from ..mesh.surface import remove_floaters, extract_surface
+from ..mesh.components import remove_floaters
+from ..mesh.surface import extract_surface
 
 # %% ../../nbs/nets/inference.ipynb #f16de15d
 @dataclass

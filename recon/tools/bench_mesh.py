@@ -16,8 +16,9 @@ import trimesh
 
 from ..config import Config, is_script, run_script
 from ..data.subjects import Subjects, open_subjects
-from ..mesh.surface import compare_with_dense, extract_surface
-from ..mesh.texture import bake
+from ..mesh.dense import compare_with_dense
+from ..mesh.surface import extract_surface
+from ..mesh.bake import bake
 from ..metrics import surface_metrics
 from ..nets.inference import Reconstruction, Scene, reconstruct
 from ..nets.model import ModelOptions, Reconstructor

@@ -32,7 +32,7 @@ from ..metrics.normals import angular_error, mean_angular_error, normal_error_ma
 from ..viz.images import encode_jpeg, to_image
 from ..viz.figures import mesh_arrays
 from ..viz.sheets import image_table
-from ..mesh.surface import export_mesh
+from ..mesh.files import export_mesh
 from ..runs.checkpoint import Checkpoint, checkpoints_below, find_checkpoint
 from .distributed import broadcast
 

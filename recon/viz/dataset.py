@@ -8,7 +8,7 @@ __all__ = ['SURFACES', 'POINT_COLORS', 'find_datasets', 'uv_images', 'caption', 
            'point_traces', 'SubjectRow', 'read_palette', 'ambiguous_share', 'subject_row', 'dataset_rows',
            'plot_histogram', 'plot_poses', 'plot_palettes', 'statistics_image']
 
-# %% ../../nbs/viz/dataset.ipynb #ab5fc638
+# %% ../../nbs/viz/dataset.ipynb #baa43107
 import io
 import re
 from collections import Counter
@@ -46,7 +46,7 @@ def find_datasets(
     files = [file for file in found if not file.name.startswith(".")]
     return sorted(files, key=lambda file: (file.name != "people.h5", file))
 
-# %% ../../nbs/viz/dataset.ipynb #01912c93
+# %% ../../nbs/viz/dataset.ipynb #8dffe148
 def uv_images(
     data: ReconDataset,
     subject: str,
@@ -64,7 +64,7 @@ def uv_images(
         images.append(F.interpolate(tensor, (data.image_size,)*2)[0].numpy())
     return images
 
-# %% ../../nbs/viz/dataset.ipynb #d26046b8
+# %% ../../nbs/viz/dataset.ipynb #ee3422cf
 def caption(
     image: np.ndarray,   # (H,W,3) in [0,1]
     text: str,           # in the middle of a line of its own above
@@ -95,7 +95,7 @@ def captioned_sheet(
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows]
     return np.concatenate(padded)
 
-# %% ../../nbs/viz/dataset.ipynb #efc707b1
+# %% ../../nbs/viz/dataset.ipynb #313ce2b3
 def view_sheet(data: ReconDataset, subject: str, view: int) -> np.ndarray:   # (H,W,3) in [0,1]
     "Lay out image, normals, mask and texture coordinates of a view and, below, of its back view."
     item = data.pictures(subject, view)
@@ -109,7 +109,7 @@ def view_sheet(data: ReconDataset, subject: str, view: int) -> np.ndarray:   # (
     if uv: titles.append("texture coordinates of the body")
     return captioned_sheet(images, titles, len(titles))
 
-# %% ../../nbs/viz/dataset.ipynb #8de29d71
+# %% ../../nbs/viz/dataset.ipynb #58908127
 @lru_cache(8)
 def light_scan(
     path: Path,         # dataset file
@@ -133,7 +133,7 @@ def light_body(path: Path, subject: str, max_faces: int = 12_000):
     if data.body_faces is None: return points_trace(vertices, size=1.5)
     return mesh_trace(vertices, data.body_faces, max_faces=max_faces)
 
-# %% ../../nbs/viz/dataset.ipynb #70672750
+# %% ../../nbs/viz/dataset.ipynb #708f7825
 def signed_scale(limit: float, title: str, x: float) -> dict:
     "Return plotly's options of a scale from blue (negative) to red, its bar at `x` of the figure's width."
     bar = dict(title=dict(text=title, side="right"), len=.75, nticks=5, thickness=12, outlinewidth=0, x=x)
@@ -168,7 +168,7 @@ def scan_points_trace(data: ReconDataset, subject: str, what: str, factor: float
         return points_trace(points["pts"][on_scan], points["body_d"][on_scan, 0]*factor, **scale)
     return points_trace(points["pts"][on_scan], points["rgb"][on_scan])
 
-# %% ../../nbs/viz/dataset.ipynb #93447b0e
+# %% ../../nbs/viz/dataset.ipynb #8f271e83
 def points_by_distance(points: dict, factor: float, unit: str) -> list:
     "Draw the points behind the middle plane by their signed distance, so that one looks inside."
     behind = (points["pts"][:, 2] < 0) & (points["d"][:, 0].abs() < .2)
@@ -192,7 +192,7 @@ def point_traces(
     if by == "distance": return points_by_distance(points, *dataset_unit(data, subject))
     return points_on_scan(points, points["rgb"] if by == "colour" else points["nrm"]/2 + .5)
 
-# %% ../../nbs/viz/dataset.ipynb #742d7514
+# %% ../../nbs/viz/dataset.ipynb #f0beced4
 class SubjectRow(TypedDict):
     "What is known of one subject."
     pose: str                   # its name, or the label of the subject
@@ -214,7 +214,7 @@ def ambiguous_share(points: dict) -> float | None:
     if not inside.any(): return None
     return float((points["d"][inside, 0] > .005).float().mean())
 
-# %% ../../nbs/viz/dataset.ipynb #b56ada52
+# %% ../../nbs/viz/dataset.ipynb #ba9547d2
 def subject_row(
     data: ReconDataset,
     subject: str,
@@ -243,7 +243,7 @@ def dataset_rows(
     data = ReconDataset(path, 8, 1, perspective=True)
     return [subject_row(data, subject) for subject in data.subjects[::-(-len(data)//limit)]]
 
-# %% ../../nbs/viz/dataset.ipynb #7abdf482
+# %% ../../nbs/viz/dataset.ipynb #dc98bb9f
 def plot_histogram(
     ax,                    # matplotlib's axes
     title: str,
@@ -279,7 +279,7 @@ def plot_palettes(ax, rows: list[SubjectRow]):
     ax.set_title("colours, a column a subject", loc="left", fontsize=10)
     ax.set(xticks=[], yticks=[])
 
-# %% ../../nbs/viz/dataset.ipynb #903dc6db
+# %% ../../nbs/viz/dataset.ipynb #f9b13c9c
 def statistics_image(rows: list[SubjectRow], width: float = 11.) -> bytes:
     "Draw poses, ages, heights, ambiguous signs and colours of a set as a PNG file; `width` in inches."
     figure, axes = plt.subplot_mosaic("pah;pcd", figsize=(width, 4.4), layout="constrained", width_ratios=(1, 1.2, 1.2))
