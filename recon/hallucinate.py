@@ -6,7 +6,7 @@
 __all__ = ['SHORT', 'Hallucinate', 'parse_choice', 'check_names', 'make_record', 'use_given', 'paint_samples', 'used_sample',
            'write_strip', 'hallucinate', 'main', 'cli']
 
-# %% ../nbs/04_hallucinate.ipynb #96f0d7f7
+# %% ../nbs/04_hallucinate.ipynb #d86db83b
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -14,14 +14,14 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/04_hallucinate.ipynb #576b483f
+# %% ../nbs/04_hallucinate.ipynb #365e99bf
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from .config import Config, is_script, run_script
 from .files import exclusive_lock, resolve_path
 
-# %% ../nbs/04_hallucinate.ipynb #dfa85bc5
+# %% ../nbs/04_hallucinate.ipynb #857ff9de
 @dataclass
 class Hallucinate(Config):
     "Paint the backs of the figures in a prepared folder."
@@ -40,7 +40,7 @@ class Hallucinate(Config):
     overwrite: bool = False                 # paint over back images that were there before
     ALIASES = dict(input_path="data_root", output_path="save_root", num_validation_images="num_images")
 
-# %% ../nbs/04_hallucinate.ipynb #6f843eac
+# %% ../nbs/04_hallucinate.ipynb #2bb7b5a5
 def parse_choice(text: str) -> dict[str, int]:
     "Sample of each name, from `NAME:3,OTHER:1`. Raise ValueError for anything else."
     chosen = {}
@@ -56,7 +56,7 @@ def check_names(names: list[str], chosen: dict[str, int]):
     unknown = sorted(set(chosen) - set(names))
     if unknown: raise ValueError(f"choose names {', '.join(unknown)}; there are {', '.join(names)}")
 
-# %% ../nbs/04_hallucinate.ipynb #6867f3b0
+# %% ../nbs/04_hallucinate.ipynb #039e6755
 def make_record(cfg: Hallucinate, generator, folder: Path, name: str) -> dict:
     "Everything that decides the pixels of a figure's samples."
     from recon.back.folder import file_checksum, find_body
@@ -77,14 +77,12 @@ def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
         write_back(files.used, np.ascontiguousarray(read_rgba(given)[:, ::-1]), dict(generator="given"))
     return f"{given} was there before and is used" if given else ""
 
-# %% ../nbs/04_hallucinate.ipynb #98c6876e
-def paint_samples(cfg: Hallucinate, generator, folder: Path, files, body) -> int:
-    "Paint the samples of one figure that are missing; return their number."
+# %% ../nbs/04_hallucinate.ipynb #b5b36705
+def paint_samples(cfg: Hallucinate, generator, folder: Path, files, body, record: dict, count: int) -> int:
+    "Paint those of the `count` samples of one figure that are missing; return their number."
     import numpy as np
     from recon.back.folder import back_pixels, read_front, read_record, write_back
     from recon.back.generators import sample_seed
-    record = make_record(cfg, generator, folder, files.name)
-    count = 1 if generator.deterministic else cfg.num_images
     missing = [k for k in range(count) if read_record(files.sample(k)) != record | dict(sample=k)]
     view = read_front(folder, files.name, body) if missing else None
     for k in missing:
@@ -93,37 +91,38 @@ def paint_samples(cfg: Hallucinate, generator, folder: Path, files, body) -> int
         write_back(files.sample(k), np.ascontiguousarray(pixels[:, ::-1]), record | dict(sample=k))
     return len(missing)
 
-def used_sample(files) -> int:
-    "The sample that reconstruction uses; 0 where none is used yet."
+def used_sample(files, record: dict) -> int | None:
+    "The sample with this record that reconstruction uses; None where it uses none of them."
     from recon.back.folder import read_record
-    record = read_record(files.used) if files.used.exists() else None
-    return (record or {}).get("sample", 0)
+    used = read_record(files.used) or {}
+    sample = used.pop("sample", None)
+    return sample if used == record else None
 
-def write_strip(folder: Path, files, count: int):
+def write_strip(folder: Path, files, record: dict, count: int):
     "The front and all samples side by side, as the cameras see them."
     import cv2
-    from recon.back.folder import read_rgba
-    from recon.files import atomic_write
-    from recon.viz.images import encode_png
+    from recon.back.folder import read_rgba, write_back
     from recon.viz.sheets import contact_sheet
     paths = [folder/"images"/f"{files.name}.png", *map(files.sample, range(count))]
     images = [read_rgba(path) for path in paths]
     images = [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA) for image in images]
-    with atomic_write(files.strip) as partial: partial.write_bytes(encode_png(contact_sheet(images, len(images))))
+    sheet = (contact_sheet(images, len(images))*255).round().astype("uint8")
+    write_back(files.strip, sheet, record | dict(samples=count))
 
-# %% ../nbs/04_hallucinate.ipynb #f2288b0c
+# %% ../nbs/04_hallucinate.ipynb #f2409df0
 def hallucinate(cfg: Hallucinate, generator, folder: Path, files, body, chosen: dict) -> str:
     "Give one figure its back; say what was done."
-    from recon.back.folder import choose_sample
+    from recon.back.folder import choose_sample, read_record
     if files.name in chosen:
         choose_sample(files, chosen[files.name])
         return f"sample {chosen[files.name]} is used"
     given = use_given(cfg, folder, files, body)
     if given: return given
     count = 1 if generator.deterministic else cfg.num_images
-    made = paint_samples(cfg, generator, folder, files, body)
-    if made: write_strip(folder, files, count)
-    choose_sample(files, 0 if made == count else min(used_sample(files), count - 1))
+    record = make_record(cfg, generator, folder, files.name)
+    made = paint_samples(cfg, generator, folder, files, body, record, count)
+    if read_record(files.strip) != record | dict(samples=count): write_strip(folder, files, record, count)
+    if used_sample(files, record) is None: choose_sample(files, 0)
     return f"{made} of {count} painted by {generator.name}" if made else "finished already"
 
 def main(cfg: Hallucinate) -> dict[str, Path]:
@@ -152,12 +151,12 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     print(f"{len(backs)} of {len(names)} backs in {target}")
     return backs
 
-# %% ../nbs/04_hallucinate.ipynb #6c324954
+# %% ../nbs/04_hallucinate.ipynb #308cc0a2
 SHORT = {"-i": "--data_root", "-o": "--save_root"}   # SiTH's short options
 
 def cli(argv=None):
     words = sys.argv[1:] if argv is None else list(argv)
     run_script(Hallucinate, main, [SHORT.get(word, word) for word in words])
 
-# %% ../nbs/04_hallucinate.ipynb #25dec5cc
+# %% ../nbs/04_hallucinate.ipynb #1fb160c9
 if is_script(globals()): cli()

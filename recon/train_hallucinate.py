@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainHallucinate', 'open_data', 'main', 'cli']
 
-# %% ../nbs/02_train_hallucinate.ipynb #702ba0ba
+# %% ../nbs/02_train_hallucinate.ipynb #83ce1d24
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -13,14 +13,14 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/02_train_hallucinate.ipynb #1fb3ea9d
+# %% ../nbs/02_train_hallucinate.ipynb #1b76a365
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from .config import Config, is_script, run_script
 from .files import exclusive_lock, resolve_path
 
-# %% ../nbs/02_train_hallucinate.ipynb #88a5095b
+# %% ../nbs/02_train_hallucinate.ipynb #2a57f44b
 @dataclass
 class TrainHallucinate(Config):
     "Train the network that paints the backs of stage 04."
@@ -53,7 +53,7 @@ class TrainHallucinate(Config):
                    save_every=1000, valid_every=2000),
     )
 
-# %% ../nbs/02_train_hallucinate.ipynb #360824ac
+# %% ../nbs/02_train_hallucinate.ipynb #83e3e3b1
 def open_data(cfg: TrainHallucinate):
     "Training subjects and held-out ones; None where the dataset has no split `valid`."
     from recon.data.reader import NoSplit, ReconDataset
@@ -76,5 +76,5 @@ def main(cfg: TrainHallucinate, on_log=None) -> Path:
 
 def cli(argv=None): run_script(TrainHallucinate, main, argv)
 
-# %% ../nbs/02_train_hallucinate.ipynb #9f719867
+# %% ../nbs/02_train_hallucinate.ipynb #30dc8690
 if is_script(globals()): cli()

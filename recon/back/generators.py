@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL', 'Generator', 'sample_seed', 'resize_front', 'Mirror', 'load_weights', 'Small', 'open_generator']
 
-# %% ../../nbs/back/generators.ipynb #a71f4a9a
+# %% ../../nbs/back/generators.ipynb #6d34c5d7
 import hashlib
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from .network import BackNet, condition_planes
 from ..body.priors import fill_outside
 from ..files import resolve_path
 
-# %% ../../nbs/back/generators.ipynb #5db29c43
+# %% ../../nbs/back/generators.ipynb #c4629fe9
 class Generator(Protocol):
     "Paints backs."
     name: str             # mirror, small, sith
@@ -47,7 +47,7 @@ def resize_front(view: FrontView, size: int) -> FrontView:
     planes = resize_colors(torch.cat([view.image, view.mask]), (size, size))
     return view._replace(image=planes[:3], mask=planes[3:])
 
-# %% ../../nbs/back/generators.ipynb #866e6e9d
+# %% ../../nbs/back/generators.ipynb #f7dd2e06
 class Mirror:
     "The mirrored front, hair over the face (`recon.back.mirror`)."
     name, deterministic = "mirror", True
@@ -61,7 +61,7 @@ class Mirror:
         maps = render_body(view.vertices, view.body, view.image.shape[-1])
         return [mirror_front(view.image, view.mask, *maps)]*len(seeds)
 
-# %% ../../nbs/back/generators.ipynb #df10124d
+# %% ../../nbs/back/generators.ipynb #8a220b1d
 SMALL = "data/models/back_small.safetensors"   # weights that come with the project
 
 def load_weights(path: Path) -> tuple[BackNet, dict]:
@@ -99,7 +99,7 @@ class Small:
         color = self.net(planes[None]).color[0].clamp(0, 1)
         return [fill_outside(color, view.mask[0] > .9)]*len(seeds)      # the network paints on white
 
-# %% ../../nbs/back/generators.ipynb #1d2e958e
+# %% ../../nbs/back/generators.ipynb #d5eceb30
 def open_generator(
     model: str = "auto",       # auto, mirror, small, a weight file, or a run of 02_train_hallucinate
     resolution: int = 0,       # 0: the generator's own

@@ -7,7 +7,7 @@ __all__ = ['structure_loss', 'back_losses', 'BackOptions', 'BackState', 'learnin
            'save_weights', 'save_checkpoint', 'resume_state', 'append_metrics', 'drop_later_metrics', 'is_due',
            'describe', 'train_back']
 
-# %% ../../nbs/back/training.ipynb #bd31fa51
+# %% ../../nbs/back/training.ipynb #1f32b003
 import json
 import random
 import time
@@ -28,7 +28,7 @@ from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
 from ..files import atomic_write, format_duration
 
-# %% ../../nbs/back/training.ipynb #4058a966
+# %% ../../nbs/back/training.ipynb #3323d438
 def structure_loss(
     color: Tensor,  # (B,3,S,S) in [0,1], alike outside the figure
     true: Tensor,   # (B,3,S,S)
@@ -50,7 +50,7 @@ def back_losses(prediction: BackPrediction, batch: dict) -> dict[str, Tensor]:
     return dict(color=((color - true).abs()).sum() / inside, structure=structure_loss(color, true, mask),
                 normal=((prediction.normal - batch["normal"]).abs()*mask).sum() / inside)
 
-# %% ../../nbs/back/training.ipynb #455a5ac1
+# %% ../../nbs/back/training.ipynb #74e00294
 class BackOptions(Protocol):
     "Options that training reads; the stage's configuration has them."
     image_size: int
@@ -87,7 +87,7 @@ class BackState:
         for name in ("net", "average", "optimizer"): getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
 
-# %% ../../nbs/back/training.ipynb #3785d70d
+# %% ../../nbs/back/training.ipynb #b558d052
 def learning_rate(step: int, cfg: BackOptions) -> float:
     "Warm up over 100 steps, then half a cosine to zero at the end."
     warm = min(1., (step + 1)/100)
@@ -118,7 +118,7 @@ def batches(pairs: BackPairs, cfg: BackOptions, start: int) -> Iterator[dict]:
             items.append(pairs[order[place]])
         yield default_collate(items)
 
-# %% ../../nbs/back/training.ipynb #ff0cc543
+# %% ../../nbs/back/training.ipynb #3247b071
 @torch.no_grad()
 def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, float]:
     "Mean scores of held-out subjects over some views, with those of the mirror."
@@ -137,7 +137,7 @@ def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, fl
             found.append(scores | mirror | dict(normal_deg=degrees))
     return {name: sum(one[name] for one in found)/len(found) for name in found[0]}
 
-# %% ../../nbs/back/training.ipynb #1e947733
+# %% ../../nbs/back/training.ipynb #71c6cec4
 def save_weights(net: BackNet, path: Path, **metadata: str):
     "Weights in half precision, with the network's sizes and anything worth knowing in the header."
     halves = {name: value.half().contiguous() for name, value in net.state_dict().items()}
@@ -155,7 +155,7 @@ def resume_state(cfg: BackOptions, folder: Path) -> BackState:
     if (folder/"state.pt").exists(): state.load_state_dict(torch.load(folder/"state.pt", weights_only=True))
     return state
 
-# %% ../../nbs/back/training.ipynb #08b46c62
+# %% ../../nbs/back/training.ipynb #728e526b
 def append_metrics(folder: Path, step: int, values: dict):
     "Add a line to the run's metrics.jsonl."
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def describe(step: int, steps: int, left: float, values: dict) -> str:
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     return f"step {step}/{steps}, {format_duration(left)} left: {numbers}"
 
-# %% ../../nbs/back/training.ipynb #1af7fe3a
+# %% ../../nbs/back/training.ipynb #dbd16106
 def train_back(
     cfg: BackOptions,
     folder: Path,                               # of the run
