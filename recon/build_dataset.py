@@ -40,9 +40,9 @@ class BuildDataset(Config):
     source: str | list[str] = "people" # `people` (procedural), a folder of scans, or several: `people+../scans`
     data_root: str = "data/people.h5"  # dataset file; the subjects' own files lie in a folder beside it
     num_people: int = 48               # procedural people in all
-    num_test: int | None = None        # test subjects of each source; none: 8 people, all scans where they are alone, else none
+    num_test: int | None = None        # test subjects of each source; none: 8 people, all scans if alone
     num_valid: int = 0                 # validation subjects of each source
-    assets: str = ""                   # folder of MakeHuman packs (.mhclo, .mhmat) mixed with our clothes, hair and skins
+    assets: str = ""                   # folder of MakeHuman packs (.mhclo, .mhmat) to mix with our clothes and skins
     poses: str = ""                    # folder of BVH files; half of the people take their pose from there
     unit: Literal["m", "cm", "mm", "inch"] = "m"           # of scans whose format does not say
     body_model: Literal["anny", "smplx", "smpl"] = "anny"  # body inside; scans without an Anny body have one registered
@@ -51,9 +51,9 @@ class BuildDataset(Config):
     size: int = 128                    # pixels of the images along a side
     nviews: int = 12                   # views a subject, evenly spread; even
     nsamples: int = 100_000            # training points a subject
-    codec: Literal["png", "zstd", "webp"] = "zstd"  # zstd reads fastest, webp is smallest, png is SiTH's layout (see data.convert)
+    codec: Literal["png", "zstd", "webp"] = "zstd"  # zstd reads fastest, webp is smallest, png is SiTH's layout
     camera_mode: Literal["orth", "persp"] = "orth"  # perspective images can be looked at, not trained on
-    camera_sampling: Literal["uniform", "random"] = "uniform"   # level and evenly spread; or any azimuth, 10° up or down
+    camera_sampling: Literal["uniform", "random"] = "uniform"   # level, evenly spread; or any azimuth, ±10°
     seed: int = 0                      # first person
     workers: int = 0                   # processes; 0: one a core, fewer where memory is short
     scheduler: str = ""                # address of a Dask cluster, `tcp://HOST:8786`; its machines see the same folders
@@ -67,6 +67,7 @@ def outfit_of(i: int, first_test: int) -> str | None:
     if i < first_test: return TRAIN_OUTFITS[i % len(TRAIN_OUTFITS)]
     return dict(enumerate(TEST_OUTFITS, first_test)).get(i)
 
+# %% ../nbs/00_build_dataset.ipynb #79b6d7da
 def checked_folders(cfg: BuildDataset) -> dict[str, str]:
     "The folders of assets and poses, every file of them read once: what is damaged is known before hours of building."
     from recon.body.bvh import load_clips
@@ -82,9 +83,12 @@ def people_specs(cfg: BuildDataset) -> dict[str, dict]:
     "Name and specification of each procedural person."
     first_test = cfg.num_people - count_test(cfg, "people", cfg.num_people)
     shared = dict(kind="person", resolution=cfg.resolution) | checked_folders(cfg)
-    return {f"{i:04d}": shared | dict(seed=cfg.seed*10_000 + i, outfit=outfit_of(i, first_test)) for i in range(cfg.num_people)}
+    found = {}
+    for i in range(cfg.num_people):
+        found[f"{i:04d}"] = shared | dict(seed=cfg.seed*10_000 + i, outfit=outfit_of(i, first_test))
+    return found
 
-# %% ../nbs/00_build_dataset.ipynb #d418bc70
+# %% ../nbs/00_build_dataset.ipynb #d82371ec
 def scan_specs(cfg: BuildDataset, folder: str) -> dict[str, dict]:
     "Name and specification of each scan below a folder."
     from recon.data.formats.registry import find_scans
@@ -94,17 +98,21 @@ def scan_specs(cfg: BuildDataset, folder: str) -> dict[str, dict]:
     scans = find_scans(resolve_path(folder).resolve())
     return {files.name: dict(kind="scan", **vars(files), **options) for files in scans}
 
+# %% ../nbs/00_build_dataset.ipynb #bbd8760b
 def sources(cfg: BuildDataset) -> list[str]:
     "`people` and folders of scans, in the order given."
     if isinstance(cfg.source, list): return [source.strip() for source in cfg.source]
     if resolve_path(cfg.source).is_dir(): return [cfg.source.strip()]
     return [source.strip() for source in re.split("[+,]", cfg.source)]
 
+# %% ../nbs/00_build_dataset.ipynb #e3de73d3
 def subject_specs(cfg: BuildDataset) -> dict[str, dict[str, dict]]:
-    "For each source, the specification of each subject by its name; where there are several, scans bear their folder's name too."
+    """For each source, the specification of each subject by its name;
+    where there are several, scans bear their folder's name too."""
     names, found = sources(cfg), {}
     if "people" in names and cfg.body_model != "anny":
-        raise ValueError(f"body_model={cfg.body_model}: procedural people have Anny's body; build them apart, or leave body_model=anny")
+        raise ValueError(f"body_model={cfg.body_model}: procedural people have Anny's body; build them apart, or "
+                         f"leave body_model=anny")
     for source in names:
         made = people_specs(cfg) if source == "people" else scan_specs(cfg, source)
         prefix = f"{Path(source).name}_" if len(names) > 1 and source != "people" else ""
@@ -127,6 +135,7 @@ def count_test(cfg: BuildDataset, source: str, count: int) -> int:
     if source == "people": return min(8, count)
     return count if len(sources(cfg)) == 1 else 0
 
+# %% ../nbs/00_build_dataset.ipynb #911f79ef
 def split_subjects(cfg: BuildDataset, found: dict[str, dict]) -> dict[str, list[str]]:
     "Names for training, for validation while training, and for the test."
     from recon.data.names import PARTS, split_names
@@ -154,9 +163,11 @@ def make_tasks(cfg: BuildDataset, folder: Path) -> tuple[dict[str, dict], dict[s
     for made in found.values():
         for name, spec in made.items():
             options = file_options(cfg) | dict(keep_scan=name not in parts["train"])
-            tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=spec, recipe=build_key(spec, **options), **options)
+            key = build_key(spec, **options)
+            tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=spec, recipe=key, **options)
     return tasks, parts
 
+# %% ../nbs/00_build_dataset.ipynb #f520b634
 def unfinished(tasks: dict[str, dict]) -> list[str]:
     "Names of the subjects that are not there, were built by another key, or are damaged."
     from recon.data.build import is_built
@@ -184,9 +195,11 @@ def suggest_fitting(cfg: BuildDataset, tasks: dict[str, dict], free: float) -> l
         needs = {value: disk_needed(replace(cfg, **{option: value}), tasks) for value in values}
         found += [f"{option}={value} ({format_bytes(need)})" for value, need in needs.items() if need < .95*free][:1]
     share = free/disk_needed(cfg, tasks)
-    if sources(cfg) == ["people"] and share*cfg.num_people > 4: found.append(f"num_people={int(.95*share*cfg.num_people)}")
+    fewer = int(.95*share*cfg.num_people)
+    if sources(cfg) == ["people"] and fewer > 3: found.append(f"num_people={fewer}")
     return found
 
+# %% ../nbs/00_build_dataset.ipynb #b9f23759
 def print_estimate(cfg: BuildDataset, tasks: dict[str, dict], width: int):
     "Print what building `tasks` takes with so many processes; the forecast. ValueError where the disk cannot hold it."
     from recon.data.estimate import Forecast, check_room, free_disk, subject_cost
@@ -221,6 +234,7 @@ def _result_of(result):
     if isinstance(result, RuntimeError): return BuildResult(problem=f"failed: {result}")
     return BuildResult(problem=describe_problem(result))
 
+# %% ../nbs/00_build_dataset.ipynb #755e4b50
 def build(cfg: BuildDataset, tasks: dict[str, dict]) -> dict[str, str]:
     "Build `tasks`; why there is no file, by the name of each subject that has none."
     from recon.data.build import build_task
@@ -254,30 +268,15 @@ def _print_summary(results, seconds: float, guess: str):
 
     work, size = sum(result.seconds for result in results), sum(result.size for result in results)
     built = sum(not result.problem for result in results)
-    print(f"{built} subjects in {format_duration(seconds)}: {format_duration(work)} of a core and {format_bytes(size)}; expected were {guess}")
+    print(f"{built} subjects in {format_duration(seconds)}: {format_duration(work)} of a core and "
+          f"{format_bytes(size)}; expected were {guess}")
 
-# %% ../nbs/00_build_dataset.ipynb #9f765094
-def main(cfg: BuildDataset) -> Path:
-    "Build what is missing, then the index; return the dataset's path. ValueError where no subject could be built."
-    from recon.data.build import body_of
-    from recon.files import exclusive_lock, remove_partials
-
-    index = resolve_path(cfg.data_root).absolute()
-    folder = index.with_suffix("")
-    with exclusive_lock(folder, doing="building there; wait for it, stop it, or give another data_root"):
-        remove_partials(folder)
-        tasks, parts = make_tasks(cfg, folder)
-        body = body_of(next(iter(tasks.values()))["job"])     # builds the body's cache once, before the processes
-        problems = _build_missing(cfg, tasks, folder)
-        for name, problem in problems.items(): print(name, problem)
-        if len(problems) == len(tasks): raise ValueError(f"{cfg.source}: no subject could be built; see the reasons above")
-        _index(index, tasks, parts, body, problems)
-    return index
-
+# %% ../nbs/00_build_dataset.ipynb #efc85822
 def _build_missing(cfg: BuildDataset, tasks: dict, folder: Path) -> dict[str, str]:
     "Build the unfinished of `tasks`; the problems by name."
     missing = unfinished(tasks)
-    print(f"{len(tasks)} subjects, {len(tasks) - len(missing)} finished and verified, {len(missing)} to build, into {folder}")
+    print(f"{len(tasks)} subjects, {len(tasks) - len(missing)} finished and verified, {len(missing)} to build, into "
+          f"{folder}")
     try: return build(cfg, {name: tasks[name] for name in missing}) if missing else {}
     except KeyboardInterrupt:
         done = len(tasks) - len(unfinished(tasks))
@@ -292,7 +291,26 @@ def _index(index: Path, tasks: dict, parts: dict, body, problems: dict):
     built = [task["path"] for name, task in tasks.items() if name not in problems]
     write_index(index, built, body, {part: names for part, names in parts.items() if names}, problems)
 
-# %% ../nbs/00_build_dataset.ipynb #01677a40
+# %% ../nbs/00_build_dataset.ipynb #1685abc2
+def main(cfg: BuildDataset) -> Path:
+    "Build what is missing, then the index; return the dataset's path. ValueError where no subject could be built."
+    from recon.data.build import body_of
+    from recon.files import exclusive_lock, remove_partials
+
+    index = resolve_path(cfg.data_root).absolute()
+    folder = index.with_suffix("")
+    with exclusive_lock(folder, doing="building there; wait for it, stop it, or give another data_root"):
+        remove_partials(folder)
+        tasks, parts = make_tasks(cfg, folder)
+        body = body_of(next(iter(tasks.values()))["job"])     # builds the body's cache once, before the processes
+        problems = _build_missing(cfg, tasks, folder)
+        for name, problem in problems.items(): print(name, problem)
+        if len(problems) == len(tasks):
+            raise ValueError(f"{cfg.source}: no subject could be built; see the reasons above")
+        _index(index, tasks, parts, body, problems)
+    return index
+
+# %% ../nbs/00_build_dataset.ipynb #74070a30
 def refused_subjects(index: Path) -> dict[str, str]:
     "Subjects of a dataset that could not be built, and why."
     import h5py

@@ -64,11 +64,13 @@ def _stamped(value):
     "A value of a specification; an absolute path as the stamp of what is there."
     return content_stamp(value) if isinstance(value, str) and Path(value).is_absolute() else value
 
+# %% ../../nbs/data/build.ipynb #d2c6ab49
 def build_key(spec: SubjectSpec, **sizes) -> str:
     "What a subject's file depends on, as text."
     stamped = {name: _stamped(value) for name, value in spec.items() if value is not None}
     return json.dumps(stamped | sizes | dict(version=VERSIONS.get(spec["kind"])), sort_keys=True)
 
+# %% ../../nbs/data/build.ipynb #72426f5e
 def is_built(path: Path, name: str, key: str) -> bool:
     "Whether a subject's file is there, built by `key`, and every byte of it as it was written."
     try:
@@ -92,13 +94,15 @@ def describe_problem(error: BaseException) -> str:
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"failed: {type(error).__name__}: {error}{place}"
 
+# %% ../../nbs/data/build.ipynb #c01765ee
 def save_check_image(path: Path, image) -> str:
-    "Save an image (H,W,3) of a subject, or of why there is none, beside its file; a sentence that says where, to go after the reason."
+    """Save an image (H,W,3) of a subject, or of why there is none, beside its file;
+    a sentence that says where, to go after the reason."""
     if image is None: return ""
     with atomic_write(path.with_suffix(".png")) as temporary: temporary.write_bytes(encode_png(image))
     return f" See {path.with_suffix('.png')}."
 
-# %% ../../nbs/data/build.ipynb #a34cadcd
+# %% ../../nbs/data/build.ipynb #ea3844a5
 _ONE_AT_A_TIME = Lock()   # a Dask worker may have several threads; a subject takes a process
 
 def build_subject(
@@ -123,6 +127,7 @@ def build_subject(
             return BuildResult(problem=problem, seconds=process_time() - begin)
         return BuildResult(subject.label, seconds=process_time() - begin, size=path.stat().st_size)
 
+# %% ../../nbs/data/build.ipynb #89379bb8
 def build_task(task: dict) -> BuildResult:
     "`build_subject` as one argument, which any pool of processes can pass on."
     return build_subject(**task)

@@ -43,6 +43,7 @@ def encode_png(image: Tensor) -> bytes:
     "PNG bytes of an image (H,W,3 or 4) in [0,1], red first."
     return _png(to_pixels(image))
 
+# %% ../../nbs/data/codec.ipynb #bc2f077a
 def decode_png(data) -> np.ndarray:
     "Pixels (H,W,3 or 4) uint8 of PNG bytes, red first; ValueError where they are none or promise too large an image."
     depth, channels = _png_header(bytes(data[:26]))
@@ -76,10 +77,12 @@ class Crop(NamedTuple):
         out[self.top:self.top + h, self.left:self.left + w] = self.pixels
         return out
 
+# %% ../../nbs/data/codec.ipynb #71b2c70a
 def crop(pixels: np.ndarray) -> Crop:
     "The smallest rectangle outside which an image (H,W,C) has the value of its first corner."
     fill = pixels[0, 0].copy()
-    differs = np.logical_or.reduce([pixels[..., c] != value for c, value in enumerate(fill)])   # 5 times faster than any(-1)
+    # five times faster than (pixels != fill).any(-1)
+    differs = np.logical_or.reduce([pixels[..., c] != value for c, value in enumerate(fill)])
     rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
     top, bottom, left, right = 0, 1, 0, 1
     if len(rows): top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -87,7 +90,8 @@ def crop(pixels: np.ndarray) -> Crop:
     return Crop(part, int(top), int(left), pixels.shape[:2], fill)
 
 # %% ../../nbs/data/codec.ipynb #7f41c6a0
-_HEAD = struct.Struct("<4s4B6H8s")      # magic; packing, bytes a value, channels, spare; H, W, top, left, h, w; background
+# magic; packing, bytes a value, channels, spare; H, W, top, left, h, w; background
+_HEAD = struct.Struct("<4s4B6H8s")
 _MAGIC = b"RPX1"
 _RAW, _ROWS, _WEBP = range(3)
 _compress = zstandard.ZstdCompressor(level=3).compress
@@ -104,6 +108,7 @@ def _zstd(part: Crop) -> bytes:
     rows = _compress(np.diff(part.pixels, axis=0, prepend=part.pixels.dtype.type(0)).tobytes())
     return _pack(part, _ROWS, rows) if len(rows) < .8*len(raw) else _pack(part, _RAW, raw)
 
+# %% ../../nbs/data/codec.ipynb #639af60a
 def _webp(part: Crop) -> bytes:
     "An image as lossless WebP; alpha apart, since WebP changes the colours of transparent pixels."
     colors = cv2.cvtColor(np.ascontiguousarray(part.pixels[..., :3]), cv2.COLOR_RGB2BGR)
@@ -126,9 +131,10 @@ def _decompress(data: bytes, size: int) -> bytes:
     if len(found) != size: raise ValueError(f"{len(found)} bytes packed; expected {size}")
     return found
 
+# %% ../../nbs/data/codec.ipynb #985ac3e5
 def _undo_rows(data: bytes, shape: tuple, dtype, block: int = 16) -> np.ndarray:
     "Pixels whose differences of rows were stored."
-    # Rows of all blocks are summed side by side, then block after block: twice as fast as row by row, ten times as cumsum.
+    # Rows of all blocks are summed side by side, then block after block: ten times as fast as cumsum.
     h, w, channels = shape
     out, even = np.array(np.frombuffer(data, dtype).reshape(h, w*channels)), h//block*block
     blocks = out[:even].reshape(-1, block, w*channels)
@@ -137,6 +143,7 @@ def _undo_rows(data: bytes, shape: tuple, dtype, block: int = 16) -> np.ndarray:
     for i in range(max(even, 1), h): out[i] += out[i-1]
     return out.reshape(shape)
 
+# %% ../../nbs/data/codec.ipynb #8ec35776
 def _decode_webp(data: bytes, shape: tuple) -> np.ndarray:
     "Pixels (h,w,3 or 4) uint8 of a WebP and its alpha."
     h, w, channels = shape
@@ -150,7 +157,8 @@ def _decode_webp(data: bytes, shape: tuple) -> np.ndarray:
 
 # %% ../../nbs/data/codec.ipynb #56512a61
 def _unpack_header(data: memoryview) -> tuple:
-    "Packing, shape (h,w,C) and kind of the stored rectangle, its place, the image's size and fill; ValueError for a promise that cannot be true."
+    """Packing, shape (h,w,C) and kind of the stored rectangle, its place, the image's size and fill;
+    ValueError for a promise that cannot be true."""
     if len(data) < _HEAD.size: raise ValueError(f"{len(data)} bytes; a header alone has {_HEAD.size}")
     _, packing, width, channels, _, H, W, top, left, h, w, fill = _HEAD.unpack_from(data)
     check_size(W, H, "image bytes")
@@ -165,8 +173,10 @@ def _decode_body(body: memoryview, packing: int, shape: tuple, dtype) -> np.ndar
     data = _decompress(body, int(np.prod(shape))*dtype.itemsize)
     return _undo_rows(data, shape, dtype) if packing == _ROWS else np.frombuffer(data, dtype).reshape(shape)
 
+# %% ../../nbs/data/codec.ipynb #28ac5fbb
 def decode_crop(data) -> Crop:
-    "Decode bytes of any codec; native images stay cropped. ValueError where they are damaged or promise too large an image."
+    """Decode bytes of any codec; native images stay cropped.
+    ValueError where they are damaged or promise too large an image."""
     data = memoryview(data).cast("B")
     if data[:4] != _MAGIC:
         pixels = decode_png(data)
@@ -216,7 +226,8 @@ def point_extent(points: Tensor) -> float:
     return max(1., float(points.abs().max()))
 
 def quantize_points(points: Tensor) -> Tensor:
-    "Move points (N,3) to the nearest places that records hold (at most 1.6e-5 along an axis in [-1,1]), so that targets there are exact."
+    """Move points (N,3) to the nearest places that records hold (at most 1.6e-5 along an axis in [-1,1]),
+    so that targets there are exact."""
     step = point_extent(points) / _STEPS
     return (points/step).round() * step
 
@@ -235,7 +246,7 @@ def octahedral_decode(places: Tensor) -> Tensor:
 
 # %% ../../nbs/data/codec.ipynb #9687aa2d
 def pack_points(
-    arrays: dict,           # pts, nrm, rgb (N,3), d (N,1); where there is a body, body_d (N,1), body_bary (N,3), body_face (N,)
+    arrays: dict,              # pts, nrm, rgb (N,3), d (N,1); with a body: body_d, body_bary (N,3), body_face (N,)
 ) -> tuple[np.ndarray, float]: # records (N,) and the extent of their places
     "Points as packed records."
     values = {name: torch.as_tensor(np.asarray(a)) for name, a in arrays.items()}
@@ -260,8 +271,10 @@ def _field(records: Tensor, layout: np.dtype, name: str) -> Tensor:
     "One entry of packed records (...,N,bytes), in its own type."
     kind, offset = layout.fields[name][:2]
     part = records[..., offset:offset + kind.itemsize]
-    return part.clone(memory_format=torch.contiguous_format).view(_TORCH_TYPES[kind.base.str[1:]])    # aligned, even one record
+    aligned = part.clone(memory_format=torch.contiguous_format)      # even a single record
+    return aligned.view(_TORCH_TYPES[kind.base.str[1:]])
 
+# %% ../../nbs/data/codec.ipynb #cd03879b
 def unpack_points(
     records: Tensor,              # (...,N,bytes of a record) uint8
     extent: float | Tensor = 1.,  # of the places; a number an item for a batch
@@ -297,8 +310,10 @@ def _write_array(group: h5py.Group, name: str, array: np.ndarray, codec: str):
     if array.dtype == np.float64: array = array.astype(np.float32)
     options = dict(compression="lzf" if name == "body_z" else None)
     if name == "vis" and codec != "png": options = dict(chunks=(1, *array.shape[1:]), compression="lzf")
-    group.create_dataset(name, data=array, **options).flush()    # chunks take their place now, whoever still holds the dataset
+    made = group.create_dataset(name, data=array, **options)
+    made.flush()    # chunks take their place now, whoever still holds the dataset
 
+# %% ../../nbs/data/codec.ipynb #71168f53
 def write_group(
     group: h5py.Group,
     arrays: dict,        # by entry; images as lists of encoded bytes

@@ -33,6 +33,7 @@ def recode(group: h5py.Group, codec: str) -> dict:
     if "cues" in group: arrays["cues"] = list(group["cues"])
     return arrays | get_points(group)
 
+# %% ../../nbs/data/convert.ipynb #4598fbb1
 def write_recoded(path: Path, name: str, group: h5py.Group, codec: str):
     "Write one subject's file by another codec."
     with atomic_write(path) as temporary:
@@ -42,7 +43,7 @@ def write_recoded(path: Path, name: str, group: h5py.Group, codec: str):
             write_group(made, recode(group, codec), codec)
         seal(temporary)
 
-# %% ../../nbs/data/convert.ipynb #851163bb
+# %% ../../nbs/data/convert.ipynb #3ff4373d
 def convert(
     source: Path,         # dataset file
     target: Path,         # the new one; subjects' own files lie in a folder beside it
@@ -51,13 +52,12 @@ def convert(
     "Write a dataset again in another layout."
     check_codec(codec)
     target = resolve_path(target)
-    with open_dataset(source) as file, atomic_write(target) as temporary:
-        with h5py.File(temporary, "w", libver="latest") as index:
-            index.attrs.update(file.attrs)
-            for name in file:
-                part = target.with_suffix("")/f"{name}.h5"
-                write_recoded(part, name, file[name], codec)
-                index[name] = h5py.ExternalLink(part.relative_to(target.parent).as_posix(), f"/{name}")
+    with open_dataset(source) as file, atomic_write(target) as part, h5py.File(part, "w", libver="latest") as index:
+        index.attrs.update(file.attrs)
+        for name in file:
+            own = target.with_suffix("")/f"{name}.h5"
+            write_recoded(own, name, file[name], codec)
+            index[name] = h5py.ExternalLink(own.relative_to(target.parent).as_posix(), f"/{name}")
     return target
 
 # %% ../../nbs/data/convert.ipynb #70b8a796

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['file_checksum', 'subject_checksums', 'dataset_fingerprint']
 
-# %% ../../nbs/data/fingerprint.ipynb #72259cf9
+# %% ../../nbs/data/fingerprint.ipynb #28abc0f8
 import hashlib
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from .names import check_names
 from .writer import stored_checksum
 from ..files import resolve_path
 
-# %% ../../nbs/data/fingerprint.ipynb #eefac5e7
+# %% ../../nbs/data/fingerprint.ipynb #12c0a2d5
 _SAMPLED = 1 << 32   # bytes above which a file without a checksum is sampled
 _BLOCK = 1 << 20
 _known = {}          # (path, inode, size, time) -> checksum
@@ -40,7 +40,7 @@ def _sum_bytes(path: Path, size: int) -> str:
             crc = crc32(file.read(_BLOCK if size <= _SAMPLED else 4096), crc)
     return f"crc32 {crc:08x} of {size} bytes"
 
-# %% ../../nbs/data/fingerprint.ipynb #ac3752db
+# %% ../../nbs/data/fingerprint.ipynb #47719e0d
 def subject_checksums(
     path: Path,                  # dataset file
     subjects: list[str] = None,  # of these alone; None: of all
@@ -50,10 +50,15 @@ def subject_checksums(
     with h5py.File(path, "r") as index:
         names = sorted(subjects if subjects is not None else check_names(index, path))
         links = {name: index.get(name, getlink=True) for name in names}
-    files = {name: path.parent/link.filename if isinstance(link, h5py.ExternalLink) else path for name, link in links.items()}
-    return {name: file_checksum(file) for name, file in files.items()}
+    return {name: file_checksum(_linked_file(path, link)) for name, link in links.items()}
 
+def _linked_file(path: Path, link) -> Path:
+    "The file that a link of a dataset leads to; the dataset's own where it is none."
+    return path.parent/link.filename if isinstance(link, h5py.ExternalLink) else path
+
+# %% ../../nbs/data/fingerprint.ipynb #038a173c
 def dataset_fingerprint(path: Path, subjects: list[str] = None) -> str:
-    "A hash (16 letters) of the subjects' names and checksums; it changes with any byte of an image, a point or a colour."
+    """A hash (16 letters) of the subjects' names and checksums;
+    it changes with any byte of an image, a point or a colour."""
     rows = sorted(subject_checksums(path, subjects).items())
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Points', 'Views', 'Body', 'Item', 'Batch', 'describe_entries', 'RawItem', 'RawBatch']
 
-# %% ../../nbs/data/items.ipynb #19795332
+# %% ../../nbs/data/items.ipynb #32c57d0a
 from typing import Annotated, NotRequired, TypedDict, get_args, get_type_hints
 
 from torch import Tensor
 
-# %% ../../nbs/data/items.ipynb #192e8490
+# %% ../../nbs/data/items.ipynb #0acb3735
 class Points(TypedDict):
     "Training points in the view frame, and what scan and body say about them."
     pts: Annotated[Tensor, "(N,3)", "places"]
@@ -29,8 +29,10 @@ class Views(TypedDict):
     back_mask: Annotated[Tensor, "(1,S,S)", "the same of the back"]
     front_nrm_img: NotRequired[Annotated[Tensor, "(3,S,S)", "unit normals, view frame"]]
     back_nrm_img: NotRequired[Annotated[Tensor, "(3,S,S)", "unit normals of the back, view frame too"]]
-    cues: NotRequired[Annotated[Tensor, "(12,S,S)", "image-space priors of the body, channels of `recon.body.priors.PRIORS`"]]
+    cues: NotRequired[Annotated[Tensor, "(12,S,S)", "image-space priors of the body, channels of "
+                                                    "`recon.body.priors.PRIORS`"]]
 
+# %% ../../nbs/data/items.ipynb #16e6d8c4
 class Body(TypedDict):
     "The posed body in the view frame."
     smpl_v: Annotated[Tensor, "(B,3)", "posed body vertices"]
@@ -44,7 +46,7 @@ class Item(Points, Views, Body):
 class Batch(Item):
     "Items stacked: every entry of `Item` but `body_z`, with the batch in front of its shape."
 
-# %% ../../nbs/data/items.ipynb #c7db8b2c
+# %% ../../nbs/data/items.ipynb #87dce821
 def describe_entries(kind: type) -> str:
     "The entries of a TypedDict of this page as a text table: name, shape, meaning."
     rows = []
@@ -53,9 +55,10 @@ def describe_entries(kind: type) -> str:
         rows.append((name, *hint.__metadata__))
     return "\n".join(f"{name:14} {shape:12} {meaning}" for name, shape, meaning in rows)
 
-# %% ../../nbs/data/items.ipynb #16df54b4
+# %% ../../nbs/data/items.ipynb #207bc5b9
 class RawItem(TypedDict):
-    "One item as `ReconDataset.read_raw` returns it; points are packed `records` or the arrays of `Points` in the subject's frame."
+    """One item as `ReconDataset.read_raw` returns it;
+    points are packed `records` or the arrays of `Points` in the subject's frame."""
     window: Annotated[object, "Window", "the stored pixels of the four images inside one rectangle"]
     box: Annotated[Tensor, "(6,) int64", "the rectangle's top, left, height, width; image height, width"]
     fill: Annotated[Tensor, "(4,4) uint8", "the value of each image outside the rectangle"]

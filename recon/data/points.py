@@ -43,7 +43,7 @@ def scan_targets(
         return distance[:, None], subject.color(face, bary), normalize(normals, dim=1)
     return dict(zip(("d", "rgb", "nrm"), map_in_morton_order(targets, points)))
 
-# %% ../../nbs/data/points.ipynb #fc49e6a6
+# %% ../../nbs/data/points.ipynb #43520be4
 def body_targets(
     subject: Subject,
     body: BodyModel,

@@ -45,6 +45,7 @@ def normals(self: Subject) -> Tensor:
     places, row = weld(self.vertices)
     return vertex_normals(places, row[self.faces])[row]
 
+# %% ../../nbs/data/scan.ipynb #29c11968
 @patch(as_prop=True)
 def vertex_colors(self: Subject) -> Tensor:
     "Colours (V,3) of the vertices, as the last of their faces has them."
@@ -63,6 +64,7 @@ class ScanMesh:
     faces: np.ndarray      # (F,3) int64
     colors: object = None  # (V,3) tensor in [0,1], a function of (face, bary), or None
 
+# %% ../../nbs/data/scan.ipynb #edb86e8e
 def load_mesh(
     path: Path,
     image: Path = None,  # texture of an OBJ whose materials name none
@@ -70,12 +72,14 @@ def load_mesh(
     "Read one mesh; ValueError for what cannot be read, has no faces, or has vertices that are NaN or infinite."
     path = Path(path)
     try: mesh = _read(path, Path(image) if image else None)
-    except OSError as e: raise ValueError(f"{path}: cannot be read as a mesh ({e}); export it again as OBJ, PLY or GLB") from e
+    except OSError as e:
+        raise ValueError(f"{path}: cannot be read as a mesh ({e}); export it again as OBJ, PLY or GLB") from e
     if not len(mesh.faces): raise ValueError(f"{path}: has no faces; expected a triangle mesh, not a point cloud")
     mesh = _drop_unused(mesh)
     broken = ~np.isfinite(mesh.vertices).all(1)
     if broken.any():
-        raise ValueError(f"{path}: {broken.sum()} of {len(broken)} vertices are NaN or infinite; repair the scan and export it again")
+        raise ValueError(f"{path}: {broken.sum()} of {len(broken)} vertices are NaN or infinite; repair the scan and "
+                         f"export it again")
     return mesh
 
 def _read(path: Path, image: Path | None) -> ScanMesh:
@@ -88,6 +92,7 @@ def _read(path: Path, image: Path | None) -> ScanMesh:
     found = read_ply_mesh(path) if suffix == ".ply" else read_gltf_mesh(path)
     return ScanMesh(found.vertices, found.faces, found.colors)
 
+# %% ../../nbs/data/scan.ipynb #c748348d
 def _drop_unused(mesh: ScanMesh) -> ScanMesh:
     "The mesh without vertices that no face uses."
     used = np.zeros(len(mesh.vertices), bool)
@@ -100,7 +105,8 @@ def _drop_unused(mesh: ScanMesh) -> ScanMesh:
 def mesh_colors(mesh: ScanMesh, path: Path):
     "A mesh's colours; ValueError where it has none."
     if mesh.colors is not None: return mesh.colors
-    raise ValueError(f"{path}: no texture and no vertex colours; expected a material file with map_Kd beside the OBJ, or colours in the PLY or GLB")
+    raise ValueError(f"{path}: no texture and no vertex colours; expected a material file with map_Kd beside the OBJ, "
+                     f"or colours in the PLY or GLB")
 
 # %% ../../nbs/data/scan.ipynb #9f95f73d
 def person_subject(person) -> Subject:

@@ -99,7 +99,7 @@ def codec_row(codec: str, path: Path, size: int, num_samples: int, seconds: floa
     row = dict(layout=codec, items_per_second=1/item,
                megabytes=(path.with_suffix("")/"person.h5").stat().st_size/1e6,
                image_ms=1e3*median_seconds(lambda: decode_crop(opened["rgb_img"][0]), seconds/4),
-               points_ms=1e3*median_seconds(lambda: opened.points(run), seconds/4),
+               points_ms=1e3*median_seconds(lambda: opened.stored_points(run), seconds/4),
                finish_ms=1e3*median_seconds(lambda: data.transform(ready), seconds/2)/4)
     data.has_cues = has_cues
     return row | dict(items_with_cues=4/median_seconds(batch, seconds/2))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'MeshFiles', 'ScanFiles', 'PosedScan', 'load_posed_scan', 'attach_body_mesh']
 
-# %% ../../../nbs/data/formats/base.ipynb #3a733eea
+# %% ../../../nbs/data/formats/base.ipynb #3ecb7708
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ...body.anny import body_from_anny_topology
 from ..bodies import read_body
 from ..scan import load_mesh
 
-# %% ../../../nbs/data/formats/base.ipynb #49857de5
+# %% ../../../nbs/data/formats/base.ipynb #e5612ff9
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass
@@ -40,6 +40,7 @@ class MeshFiles:
         stems = self.mesh.stem, "material0"
         return self.beside(*(f"{stem}{suffix}" for stem in stems for suffix in IMAGE_SUFFIXES))
 
+# %% ../../../nbs/data/formats/base.ipynb #9773887d
 @dataclass
 class ScanFiles:
     "The files of one scan. Its entries are part of a subject's build key: a new one needs a default."
@@ -64,6 +65,7 @@ class PosedScan:
     aligned: bool = False       # the format says: metres or [-1,1]^3, upright, facing +z
     in_metres: bool = False     # whatever the user says of the unit
 
+# %% ../../../nbs/data/formats/base.ipynb #447a768b
 def load_posed_scan(files: ScanFiles, aligned: bool) -> PosedScan:
     "The scan with its body's mesh in the scan's frame, where the files have one. Most formats need no more."
     mesh = load_mesh(files.mesh, files.texture)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['match', 'load']
 
-# %% ../../../nbs/data/formats/customhumans.ipynb #3e31d6c4
+# %% ../../../nbs/data/formats/customhumans.ipynb #f189f9ec
 from .base import MeshFiles, PosedScan, ScanFiles, load_posed_scan
 from .parameters import pose_in_scan
 
-# %% ../../../nbs/data/formats/customhumans.ipynb #980ea26d
+# %% ../../../nbs/data/formats/customhumans.ipynb #9dbeb2d3
 def match(files: MeshFiles) -> ScanFiles | None:
     "A mesh with `_smpl.obj` beside it, or in the folder of its name below `smplx`."
     stem, folder = files.mesh.stem, files.mesh.parent

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['match', 'load']
 
-# %% ../../../nbs/data/formats/k2k.ipynb #d2bc9056
+# %% ../../../nbs/data/formats/k2k.ipynb #49591f44
 from .base import MeshFiles, PosedScan, ScanFiles, load_posed_scan
 
-# %% ../../../nbs/data/formats/k2k.ipynb #02f20c9f
+# %% ../../../nbs/data/formats/k2k.ipynb #011d2dbb
 def match(files: MeshFiles) -> ScanFiles | None:
     "A mesh with `smplx10475_rigid_mesh.obj` beside it."
     body = files.beside("smplx10475_rigid_mesh.obj")

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['match', 'load']
 
-# %% ../../../nbs/data/formats/plain.ipynb #1e06080f
+# %% ../../../nbs/data/formats/plain.ipynb #349cff31
 from .base import MeshFiles, PosedScan, ScanFiles, load_posed_scan
 
-# %% ../../../nbs/data/formats/plain.ipynb #e80f06c9
+# %% ../../../nbs/data/formats/plain.ipynb #e719649e
 def match(files: MeshFiles) -> ScanFiles:
     "Any mesh."
     stem = files.mesh.stem

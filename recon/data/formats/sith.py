@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['match', 'load']
 
-# %% ../../../nbs/data/formats/sith.ipynb #a9d336e3
+# %% ../../../nbs/data/formats/sith.ipynb #b89d5f0a
 from .base import MeshFiles, PosedScan, ScanFiles, load_posed_scan
 from .parameters import pose_in_scan
 
-# %% ../../../nbs/data/formats/sith.ipynb #0ddacb82
+# %% ../../../nbs/data/formats/sith.ipynb #70d1fb98
 def match(files: MeshFiles) -> ScanFiles | None:
     "A mesh with `NAME_smplx.obj` beside it."
     stem = files.mesh.stem

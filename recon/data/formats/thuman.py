@@ -5,24 +5,25 @@
 # %% auto #0
 __all__ = ['match', 'undo_placement', 'hand_options', 'load']
 
-# %% ../../../nbs/data/formats/thuman.ipynb #06b69ad5
+# %% ../../../nbs/data/formats/thuman.ipynb #54f0b3ef
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ...body.smplx import load_smpl, axis_angle_to_matrix
+from ...body.smplx import axis_angle_to_matrix, load_smpl
 from ..bodies import read_body
 from .base import MeshFiles, PosedScan, ScanFiles, attach_body_mesh, load_posed_scan
 from .parameters import PLACEMENT, pose_by_hands, read_params, root_joint
 
-# %% ../../../nbs/data/formats/thuman.ipynb #84cdaa83
+# %% ../../../nbs/data/formats/thuman.ipynb #324fd064
 def match(files: MeshFiles) -> ScanFiles | None:
     "A mesh in a folder of its own name, with parameters in another folder of that name."
     stem = files.mesh.stem
     if stem not in files.params or files.mesh.parent.name != stem: return None
     params = files.params[stem]
-    return ScanFiles(stem, "thuman", str(files.mesh), files.image, files.first(params.parent/"mesh_smplx.obj"), str(params))
+    body = files.first(params.parent/"mesh_smplx.obj")
+    return ScanFiles(stem, "thuman", str(files.mesh), files.image, body, str(params))
 
 # %% ../../../nbs/data/formats/thuman.ipynb #ed6146f1
 def undo_placement(
@@ -39,28 +40,32 @@ def _check_placement(params: dict, path: str):
     missing = [name for name in ("scale", "translation", "global_orient") if name not in params]
     if missing: raise ValueError(f"{path}: no {', '.join(missing)}; without it the body cannot be laid over the scan")
 
-# %% ../../../nbs/data/formats/thuman.ipynb #a283f899
+# %% ../../../nbs/data/formats/thuman.ipynb #30c464cb
 def hand_options(params: dict) -> tuple[str, list[dict]]:
     "Gender and the ways to read a hand's numbers, the likeliest first."
     if len(params.get("left_hand_pose", ())) != 45: return "male", [dict(flat=False)]
     return "neutral", [dict(pca=False, flat=False), dict(pca=True, flat=False), dict(pca=False, flat=True)]
 
+# %% ../../../nbs/data/formats/thuman.ipynb #2b6024a3
 def load(files: ScanFiles, body_file: str = "") -> PosedScan:
     "Scan and body in the body's upright frame, in metres; ValueError where the parameters do not place the body."
     scan, params = load_posed_scan(replace(files, body=None), aligned=True), read_params(files.params)
     if not body_file: return _load_by_mesh(scan, files, params)
     _check_placement(params, files.params)
     gender, hands = hand_options(params)
-    model, posed = load_smpl(body_file, "smplx", gender), {name: value for name, value in params.items() if name not in PLACEMENT}
+    model = load_smpl(body_file, "smplx", gender)
+    posed = {name: value for name, value in params.items() if name not in PLACEMENT}
     root = root_joint(model, posed)
     upright = undo_placement(scan.vertices.double().numpy(), params, root)
     near = undo_placement(read_body(files.body)[0], params, root) if files.body else upright
     vertices, joints = pose_by_hands(model, hands, posed, near + root)
-    return replace(scan, vertices=torch.as_tensor(upright).float(), body_vertices=(vertices - root).float(), joints=(joints - root).float(),
-                   body_model="smplx", body_faces=model.faces, aligned=True, in_metres=True)
+    return replace(scan, vertices=torch.as_tensor(upright).float(), body_vertices=(vertices - root).float(),
+                   joints=(joints - root).float(), body_model="smplx", body_faces=model.faces,
+                   aligned=True, in_metres=True)
 
 def _load_by_mesh(scan: PosedScan, files: ScanFiles, params: dict) -> PosedScan:
-    "Without the model's file: scan and `mesh_smplx.obj`, turned and scaled; their root is then somewhere near the origin."
+    """Without the model's file: scan and `mesh_smplx.obj`, turned and scaled;
+    their root is then somewhere near the origin."""
     if not files.body: return scan
     _check_placement(params, files.params)
     scan = attach_body_mesh(scan, files.body, aligned=True)
