@@ -64,6 +64,7 @@ def paint(
     image[pixel] = values
     return (image*255).round().byte().reshape(size, size, 3).numpy()
 
+# %% ../../nbs/mesh/bake.ipynb #bf65990f
 def bake(
     full: tuple,         # vertices (V,3) and faces (F,3) of the full mesh
     color,               # function of points (N,3) on it to colours (N,3) in [0,1]; or its vertices' colours (V,3)

@@ -67,6 +67,7 @@ def parts_to_keep(
     inverted = sum_by_part(part, volume) < 0
     return keep & ~inverted, area
 
+# %% ../../nbs/mesh/components.ipynb #4ce10664
 def remove_floaters(
     vertices: Tensor,          # (V,3) in the frame of the image's camera
     faces: Tensor,             # (F,3)

@@ -76,6 +76,7 @@ def timed_slabs(lattice: Lattice, planes, layers: int, clock: Callable) -> tuple
     slabs = [dense_slab(lattice, first, layers) for first in planes]
     return slabs, (clock() - start)*lattice.side/(len(planes)*(layers + 1))
 
+# %% ../../nbs/mesh/dense.ipynb #6c75e10c
 def compare_with_dense(
     field,                   # (N,3) points -> (N,) signed distances
     resolution: int = 512,

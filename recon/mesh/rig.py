@@ -48,6 +48,7 @@ def add_skeleton(
     inverse[:, :3, 3] = -joints
     return nodes, glb.put("skins", joints=nodes, skeleton=nodes[0], inverseBindMatrices=glb.add(inverse))
 
+# %% ../../nbs/mesh/rig.ipynb #c87d43d7
 def add_clip(
     glb: Glb,
     nodes: list[int],      # of the joints
@@ -92,6 +93,7 @@ def export_rigged(
     if clip: play_clip(glb, nodes, bound, joints, clip)
     return glb.save(path)
 
+# %% ../../nbs/mesh/rig.ipynb #825bdc7f
 def play_clip(glb: Glb, nodes: list[int], bound: np.ndarray, joints: np.ndarray, clip: str | Path):
     "Add `clip`, from and to the pose `bound` (J,3,3) of the reconstruction with its `joints` (J,3)."
     seconds, rotations = clip_rotations(clip)

@@ -34,6 +34,7 @@ def bone_heads(posed: PosedBody, bones) -> np.ndarray:   # (J,3)
     motion = posed.bones.double().numpy()[bones]
     return np.einsum("jxy,jy->jx", motion[:, :3, :3], posed.heads.double().numpy()[bones]) + motion[:, :3, 3]
 
+# %% ../../nbs/mesh/skeleton.ipynb #e5c90b26
 @lru_cache
 def load_skeleton() -> Skeleton:
     "Build the skeleton of the average adult."

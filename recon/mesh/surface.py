@@ -91,6 +91,7 @@ def corners(
     self.values = values
     return values[np.searchsorted(keys, wanted)].T
 
+# %% ../../nbs/mesh/surface.ipynb #1605d26e
 @patch
 def centers(
     self: Lattice,
@@ -162,6 +163,7 @@ def cells_beyond(
             found.append(keys[leaves] + (2*side - 1)*lattice.side**(2 - axis))
     return np.unique(np.concatenate(found))
 
+# %% ../../nbs/mesh/surface.ipynb #79fae414
 def follow_surface(
     lattice: Lattice,
     cells: np.ndarray,     # (N,3) of the finest grid, sorted
@@ -226,6 +228,7 @@ def march_block(
     vertices, faces, _, _ = marching_cubes(volume, 0, mask=mask)
     return vertices, faces
 
+# %% ../../nbs/mesh/surface.ipynb #91813f27
 def march_cubes(
     cells: np.ndarray,     # (N,3) active cells
     values: np.ndarray,    # (N,8) at their corners

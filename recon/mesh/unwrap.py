@@ -85,6 +85,7 @@ def build_atlas(vertices: Tensor, faces: Tensor, normals: Tensor, size: int, pad
     kinds = (np.int64, np.int64, np.float32)
     return [torch.from_numpy(np.ascontiguousarray(array).astype(kind)) for array, kind in zip(atlas[0], kinds)]
 
+# %% ../../nbs/mesh/unwrap.ipynb #69be1121
 def unwrap(
     vertices: Tensor,    # (V,3)
     faces: Tensor,       # (F,3)

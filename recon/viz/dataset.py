@@ -77,6 +77,7 @@ def caption(
     ImageDraw.Draw(line).text((width/2, height/2), text, "#444", font, "mm")
     return np.concatenate([np.asarray(line)/255, image])
 
+# %% ../../nbs/viz/dataset.ipynb #ef092952
 def captioned_sheet(
     images,          # of one size, row by row
     titles: list,    # a text for each image, or for each column
@@ -141,6 +142,7 @@ def signed_scale(limit: float, title: str, x: float) -> dict:
 
 SURFACES = ("distance", "scan", "body", "body in scan")
 
+# %% ../../nbs/viz/dataset.ipynb #fbd9f2d9
 def surface_traces(
     data: ReconDataset,
     subject: str,
@@ -160,6 +162,7 @@ def surface_traces(
     if what == "scan" or distances is None: return [mesh_trace(*scan)]
     return [mesh_trace(*scan, vertexcolor=None, intensity=distances*factor, **scale)]
 
+# %% ../../nbs/viz/dataset.ipynb #1333c21c
 def scan_points_trace(data: ReconDataset, subject: str, what: str, factor: float, scale: dict) -> go.Scatter3d:
     "Draw points on the scan in its colours, or by the distances to the body that are stored with them."
     points = data.points(subject)
@@ -233,6 +236,7 @@ def subject_row(
         ambiguous=facts.get("doubtful", ambiguous_share(points)),
     )
 
+# %% ../../nbs/viz/dataset.ipynb #eec2996e
 @lru_cache(4)
 def dataset_rows(
     path: Path,         # dataset file
@@ -264,6 +268,7 @@ def plot_histogram(
     ax.set(xlabel=unit, ylabel="subjects")
     ax.yaxis.get_major_locator().set_params(integer=True)
 
+# %% ../../nbs/viz/dataset.ipynb #ca7bd7e1
 def plot_poses(ax, rows: list[SubjectRow], count: int = 14):
     "Plot how many subjects take each of the most frequent poses."
     poses = Counter(row["pose"] for row in rows).most_common(count)[::-1]

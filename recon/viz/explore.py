@@ -58,6 +58,7 @@ def build_controls(self: Explorer):
     levels = {self.file: "data", self.subject: "subject", self.view: "view", self.light: "view"}
     for control, level in levels.items(): control.observe(lambda _, level=level: self.change(level), "value")
 
+# %% ../../nbs/viz/explore.ipynb #b1a7cd70
 @patch
 def change(self: Explorer, level: str):
     "Take over what was chosen at a level, set the choices below it, and redraw what follows."

@@ -125,6 +125,7 @@ def scene_names(n: int) -> list[str]:
     "Return plotly's names of `n` scenes of a figure."
     return ["scene" if k == 0 else f"scene{k + 1}" for k in range(n)]
 
+# %% ../../nbs/viz/figures.ipynb #87589a78
 def scenes_figure(
     scenes,              # lists of traces
     height: int = 520,   # pixels
@@ -175,6 +176,7 @@ def view_buttons(scenes: list[str]) -> dict:
     return dict(type="buttons", direction="right", buttons=buttons, x=0, y=1.02,
                 xanchor="left", yanchor="bottom", pad=dict(b=18))
 
+# %% ../../nbs/viz/figures.ipynb #d179c818
 def compare_meshes(
     meshes,               # trimeshes, or tuples (vertices, faces[, colors])
     titles=None,          # a text for each

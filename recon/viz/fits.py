@@ -31,6 +31,7 @@ def _draw_lines(image: np.ndarray, rows: np.ndarray, lines: list, color=None, wi
         ends = [tuple(int(x) for x in rows[k, :2].round()) for k in (a, b)]
         cv2.line(image, *ends, tuple(strength*np.array(tone) + (1 - strength)*.8), width, cv2.LINE_AA)
 
+# %% ../../nbs/viz/fits.ipynb #83a9d5e8
 def draw_keypoints(
     image: np.ndarray,       # (H,W,3) in [0,1]
     keypoints: Keypoints,    # in pixels of the image
@@ -54,6 +55,7 @@ def render_body(vertices: Tensor, size: int, azimuth: float = 0., elevation: flo
     seen = view.normal @ rotation(azimuth, elevation, view.normal).T
     return (seen.numpy()/2 + .5)*mask + 1 - mask, mask
 
+# %% ../../nbs/viz/fits.ipynb #d77ae529
 def fit_sheet(
     photo: np.ndarray,       # (H,W,3) uint8
     image: np.ndarray,       # (S,S,4) uint8, the figure on its canvas

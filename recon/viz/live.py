@@ -44,6 +44,7 @@ def encode_curves(
     figure.savefig(file, format="png")
     return file.getvalue()
 
+# %% ../../nbs/viz/live.ipynb #ca784e6f
 def plot_panel(ax, panel: str, curves: dict, log: bool):
     "Plot the curves of one panel on matplotlib's axes; few points are marked."
     for name, (steps, values) in curves.items():

@@ -56,7 +56,7 @@ def pack_colors(colors: np.ndarray) -> np.ndarray:
     r, g, b = np.asarray(colors, np.uint32)[:, :3].T
     return r << 16 | g << 8 | b
 
-
+# %% ../../nbs/viz/page.ipynb #3c41f991
 def viewer_html(mesh: PageMesh) -> str:
     "A document that draws the mesh and listens for the number of the colouring to show."
     plot = k3d.plot(grid_visible=False, axes_helper=0, menu_visibility=False, camera_auto_fit=False)

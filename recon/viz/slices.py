@@ -63,6 +63,7 @@ def slice_values(
     values = [torch.as_tensor(field(points)).reshape(-1).float().cpu() for points in chunks]
     return torch.cat(values).numpy().reshape(size, size)
 
+# %% ../../nbs/viz/slices.ipynb #e881b4f5
 def zero_lines(values: np.ndarray) -> list[np.ndarray]:   # (K,2) each: right and up, in [-1,1]
     "Trace where the values of a plane change sign."
     return [(line[:, ::-1]/(len(values) - 1)*2 - 1)*[1, -1] for line in find_contours(values, 0.)]
@@ -88,6 +89,7 @@ def draw_line(image: Image.Image, line: np.ndarray, color: str, width: int):
     ends = (line*[1, -1] + 1)/2*(image.width - 1)
     ImageDraw.Draw(image).line(list(map(tuple, ends)), color, width, "curve")
 
+# %% ../../nbs/viz/slices.ipynb #d9fd5b6d
 def slice_image(
     field,                # (N,3) points in [-1,1]^3 -> (N,) signed distances, as `Scene.sdf`
     axis: str = "z",      # along which the camera looks: x, y or z
