@@ -1,8 +1,9 @@
 """A build that is killed again and again: `python kills.py FOLDER KILLS [SEED]`.
 
-Everything is imported once. Each build is a fork of this process in a group of its own with its workers, and all of them are killed with SIGKILL at a random
-moment, until so many kills have been made; whenever a build comes to its end before, it is compared with an undisturbed one and another is begun. Subjects are
-coloured balls, so that a build takes a second. Prints what was counted as JSON."""
+Everything is imported once. Each build is a fork of this process in a group of its own with its workers, and all of
+them are killed with SIGKILL at a random moment, until so many kills have been made; whenever a build comes to its end
+before, it is compared with an undisturbed one and another is begun. Subjects are coloured balls, so that a build takes
+a second. Prints what was counted as JSON."""
 import hashlib
 import json
 import os
@@ -32,14 +33,28 @@ def ball(seed, **_):
     return subject
 
 
+def ball_body(spec):
+    return ball_subject(subdivisions=2)[1]
+
+
+def fork_alone():
+    return ["fork"]
+
+
+def fork_context(method):
+    return get_context("fork")
+
+
 one.MAKERS["person"] = ball
-one.body_of = lambda job: ball_subject(subdivisions=2)[1]
-many.get_all_start_methods, many.get_context = (lambda: ["fork"]), (lambda method: get_context("fork"))   # the packages are here already
+one.body_of = ball_body
+many.get_all_start_methods = fork_alone      # the packages are here already
+many.get_context = fork_context
 
 
 def start(data: Path) -> int:
     "Begin a build; its process."
-    return forked(lambda: main(BuildDataset(num_people=PEOPLE, num_test=2, size=32, nviews=2, nsamples=300, workers=2, data_root=str(data))))
+    sizes = dict(size=32, nviews=2, nsamples=300)
+    return forked(lambda: main(BuildDataset(num_people=PEOPLE, num_test=2, workers=2, data_root=str(data), **sizes)))
 
 
 def ended(child: int, seconds: float) -> bool:
@@ -55,19 +70,26 @@ def ended(child: int, seconds: float) -> bool:
 
 def finished(folder: Path) -> dict:
     "Identity of each finished subject's file: another one would have another."
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("[!.]*.h5")}
+    files = [(path, path.stat()) for path in folder.glob("[!.]*.h5")]
+    return {path.name: (facts.st_ino, facts.st_mtime_ns) for path, facts in files}
 
 
 def contents(data: Path) -> dict:
     "Checksum of every subject's file, as the index links them, and the split."
     with h5py.File(data) as index:
-        files = {name: hashlib.sha256((data.parent/index.get(name, getlink=True).filename).read_bytes()).hexdigest() for name in index}
-        return files | dict(split=index.attrs["split"])
+        files = {name: data.parent/index.get(name, getlink=True).filename for name in index}
+        sums = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+        return sums | dict(split=index.attrs["split"])
+
+
+def partials(data: Path) -> list:
+    return list(data.with_suffix("").glob(".*.part*"))
 
 
 def trial(folder: Path, kills: int, seed: int) -> dict:
-    chance, counted = random.Random(seed), dict(kills=0, while_writing=0, after_no_subject=0, builds=0, subjects=0, rebuilt=0, damaged=0, different=0)
-    undisturbed, data = folder/"undisturbed.h5", folder/"killed.h5"
+    chance, undisturbed, data = random.Random(seed), folder/"undisturbed.h5", folder/"killed.h5"
+    counts = "kills while_writing after_no_subject builds subjects rebuilt damaged different"
+    counted = dict.fromkeys(counts.split(), 0)
     begin = time.monotonic()
     assert ended(start(undisturbed), 600)
     whole, expected, before = time.monotonic() - begin, contents(undisturbed), {}
@@ -80,16 +102,20 @@ def trial(folder: Path, kills: int, seed: int) -> dict:
         if not done:
             counted["kills"] += 1
             counted["after_no_subject"] += not now
-            counted["while_writing"] += bool(list(data.with_suffix("").glob(".*.part*")))
+            counted["while_writing"] += bool(partials(data))
             continue
         counted["builds"] += 1
         counted["subjects"] += len(now)
         counted["different"] += contents(data) != expected
-        shutil.rmtree(data.with_suffix("")); data.unlink(); before = {}
+        shutil.rmtree(data.with_suffix(""))
+        data.unlink()
+        before = {}
     assert ended(start(data), 600)
     counted["different"] += contents(data) != expected
-    counted["rebuilt"] += sum(finished(data.with_suffix("")).get(name) != file for name, file in before.items())
-    return counted | dict(left_behind=len(list(data.with_suffix("").glob(".*.part*"))), seconds=round(time.monotonic() - begin, 1), undisturbed_seconds=round(whole, 2))
+    now = finished(data.with_suffix(""))
+    counted["rebuilt"] += sum(now.get(name) != file for name, file in before.items())
+    times = dict(seconds=round(time.monotonic() - begin, 1), undisturbed_seconds=round(whole, 2))
+    return counted | dict(left_behind=len(partials(data))) | times
 
 
 if __name__ == "__main__": print(json.dumps(trial(Path(sys.argv[1]), int(sys.argv[2]), int((sys.argv + ["0"])[3]))))

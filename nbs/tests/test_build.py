@@ -15,6 +15,7 @@ from conftest import ROOT
 
 SMALL = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=32, nviews=2, nsamples=500)
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+PIPES = dict(env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def command(data, **options):
@@ -22,15 +23,20 @@ def command(data, **options):
     return [sys.executable, "-m", "recon.build_dataset", "--data_root", str(data), *words]
 
 
+def run(words):
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+
+
 def build(data, **options):
-    return subprocess.run(command(data, **options), env=ENVIRONMENT, capture_output=True, text=True)
+    return run(command(data, **options))
 
 
 def contents(data) -> dict:
     "Checksum of every subject's file, as the index links them, and the split."
     with h5py.File(data) as index:
-        files = {name: hashlib.sha256((Path(data).parent/index.get(name, getlink=True).filename).read_bytes()).hexdigest() for name in index}
-        return files | dict(split=json.loads(index.attrs["split"]))
+        files = {name: Path(data).parent/index.get(name, getlink=True).filename for name in index}
+        sums = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+        return sums | dict(split=json.loads(index.attrs["split"]))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def expected(tmp_path_factory):
 
 
 def test_200_kills_lose_nothing(tmp_path):
-    done = subprocess.run([sys.executable, ROOT/"nbs"/"tests"/"kills.py", tmp_path, "200"], env=ENVIRONMENT, capture_output=True, text=True)
+    done = run([sys.executable, ROOT/"nbs"/"tests"/"kills.py", tmp_path, "200"])
     assert done.returncode == 0, done.stderr[-2000:]
     print(done.stdout)
     counted = json.loads(done.stdout)
@@ -59,16 +65,23 @@ def test_two_processes_make_the_same(expected, tmp_path):
     assert contents(tmp_path/"people.h5") == expected[1]
 
 
+def wait_for_a_subject(builder, data):
+    "Wait until a build has finished its first subject."
+    while not list(data.with_suffix("").glob("[!.]*.h5")):
+        assert builder.poll() is None
+        time.sleep(.02)
+
+
 def test_a_cluster_that_loses_a_worker_makes_the_same(expected, tmp_path):
     from distributed import LocalCluster
 
     data = tmp_path/"people.h5"
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
-        builder = subprocess.Popen(command(data, scheduler=cluster.scheduler_address), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        while not list(data.with_suffix("").glob("[!.]*.h5")): assert builder.poll() is None and not time.sleep(.02)
+        builder = subprocess.Popen(command(data, scheduler=cluster.scheduler_address), **PIPES)
+        wait_for_a_subject(builder, data)
         victim = next(iter(cluster.workers.values())).process.process.pid
         os.kill(victim, signal.SIGKILL)
-        said, errors = builder.communicate(timeout=300)
+        _, errors = builder.communicate(timeout=300)
         assert builder.returncode == 0, errors[-2000:]
         assert victim not in [worker.process.process.pid for worker in cluster.workers.values()]
     assert contents(data) == expected[1]
@@ -89,11 +102,16 @@ def test_finished_subjects_stay_and_a_flipped_bit_is_mended(expected):
     assert not list(files[0].parent.glob(".*.part*"))
 
 
+def hear_ctrl_c():
+    "Hear Ctrl-C even where the tests, as any background job of a shell, do not."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(data, **options):
-    "A build that has finished its first subject, and its processes. It hears Ctrl-C even where the tests, as any background job of a shell, do not."
-    builder = subprocess.Popen(command(data, workers=2, num_people=40, **options), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    while not list(data.with_suffix("").glob("[!.]*.h5")): assert builder.poll() is None and not time.sleep(.02)
+    "A build that has finished its first subject, and its processes."
+    words = command(data, workers=2, num_people=40, **options)
+    builder = subprocess.Popen(words, start_new_session=True, preexec_fn=hear_ctrl_c, **PIPES)
+    wait_for_a_subject(builder, data)
     return builder, psutil.Process(builder.pid).children(recursive=True)
 
 
@@ -101,7 +119,8 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tmp_path):
     builder, workers = started(tmp_path/"people.h5")
     os.killpg(builder.pid, signal.SIGINT)         # as a terminal does
     said, errors = builder.communicate(timeout=30)
-    assert builder.returncode == 130 and "of 40 subjects are finished. The same command goes on from here." in said
+    assert builder.returncode == 130
+    assert "of 40 subjects are finished. The same command goes on from here." in said
     assert "Traceback" not in said + errors
     psutil.wait_procs(workers, 20)
     assert not [worker for worker in workers if worker.is_running()]
@@ -115,53 +134,86 @@ def test_workers_end_with_a_builder_that_was_killed(tmp_path):
     builder.communicate()
 
 
+def suggestions(message) -> dict:
+    "Options and values that a refusal offers."
+    words = [words.split(" ")[0] for words in message.split("with ")[1:]]
+    return dict(word.split("=") for word in words if "=" in word)
+
+
 def test_the_disk_cannot_hold_it(tmp_path):
     "Refused before anything is built, with changes that help; and so they do."
     disk = tmp_path/"disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True).returncode: pytest.skip("only root can mount a small disk")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode: pytest.skip("only root can mount a small disk")
     try:
         done = build(disk/"people.h5", nsamples=20_000)
-        assert done.returncode == 1 and "its disk has 3.1" in done.stderr and "nsamples=" in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 1, done.stderr
+        assert "its disk has 3.1" in done.stderr and "nsamples=" in done.stderr and "Traceback" not in done.stderr
         assert not list((disk/"people").glob("*.h5"))
-        ways = dict(way.split("=") for way in (words.split(" ")[0] for words in done.stderr.split("with ")[1:]) if "=" in way)
-        done = build(disk/"people.h5", nsamples=int(ways["nsamples"]))
+        done = build(disk/"people.h5", nsamples=int(suggestions(done.stderr)["nsamples"]))
         assert done.returncode == 0, done.stderr
     finally: subprocess.run(["umount", disk], check=True)
 
 
-def test_what_nobody_foresaw_is_listed_and_the_rest_is_built(tmp_path):
-    code = ("import recon.data.build as build, recon.build_dataset as stage, sys\nmake = build.MAKERS['person']\n"
-            "def person(seed, **options):\n    if seed == 2: return {}['no such key']\n    if seed == 3: import os; os._exit(1)\n    return make(seed, **options)\n"
-            "build.MAKERS['person'] = person\nimport recon.data.pool as pool, multiprocessing\n"
-            "pool.get_all_start_methods, pool.get_context = (lambda: ['fork']), (lambda method: multiprocessing.get_context('fork'))\n"
-            "stage.cli(sys.argv[1:])")
-    done = subprocess.run([sys.executable, "-c", code, *command(tmp_path/"people.h5", workers=2)[3:]], env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 1 and "2 subjects could not be built" in done.stderr, done.stderr[-2000:]
-    lines = done.stdout.splitlines()
-    assert any(line.startswith("0002 failed: KeyError: 'no such key'") for line in lines), done.stdout
-    assert any(line.startswith("0003 failed: its process was killed each time") for line in lines), done.stdout
+FAILING = """
+import multiprocessing, os, sys
+import recon.data.build as build, recon.data.pool as pool, recon.build_dataset as stage
+make = build.MAKERS['person']
+def person(seed, **options):
+    if seed == 2: return {}['no such key']
+    if seed == 3: os._exit(1)
+    if seed == 1: raise MemoryError('of one subject')
+    return make(seed, **options)
+build.MAKERS['person'] = person
+pool.get_all_start_methods = lambda: ['fork']
+pool.get_context = lambda method: multiprocessing.get_context('fork')
+stage.cli(sys.argv[1:])
+"""
+
+
+def test_what_fails_is_listed_and_the_rest_is_built(tmp_path):
+    "Whatever fails with one subject; the program ends with an error, after all that could be was built."
+    done = run([sys.executable, "-c", FAILING, *command(tmp_path/"people.h5", workers=2)[3:]])
+    assert done.returncode == 1 and "3 subjects could not be built" in done.stderr, done.stderr[-2000:]
+    reasons = {
+        "0001": "failed: MemoryError: of one subject",
+        "0002": "failed: KeyError: 'no such key'",
+        "0003": "failed: its process was killed each time",
+    }
+    for name, reason in reasons.items():
+        assert any(line.startswith(f"{name} {reason}") for line in done.stdout.splitlines()), done.stdout
+        assert f"{name} {reason}" in done.stderr
     with h5py.File(tmp_path/"people.h5") as index:
-        assert sorted(index) == ["0000", "0001", "0004"] and sorted(json.loads(index.attrs["refused"])) == ["0002", "0003"]
+        assert sorted(index) == ["0000", "0004"]
+        assert sorted(json.loads(index.attrs["refused"])) == ["0001", "0002", "0003"]
+
+
+def make_scan(folder, name):
+    (folder/name).mkdir(parents=True)
+    for file in (f"{name}.obj", f"{name}_body.ply"): (folder/name/file).touch()
 
 
 def test_a_split_holds_out_whole_subjects_of_each_source(tmp_path):
     "Another scan in the folder moves at most one of the others across each border."
     from recon.build_dataset import BuildDataset, split_subjects, subject_specs
 
+    scans = tmp_path/"scans"
+
     def parts(**options):
-        cfg = BuildDataset.resolve(dict(num_people=20, source=f"people + {tmp_path}/scans") | options)
+        cfg = BuildDataset.resolve(dict(num_people=20, source=f"people + {scans}") | options)
         return split_subjects(cfg, subject_specs(cfg))
 
-    for name in "abcdefghij": (tmp_path/"scans"/name).mkdir(parents=True); (tmp_path/"scans"/name/f"{name}.obj").touch(); (tmp_path/"scans"/name/f"{name}_body.ply").touch()
-    alone, both = parts(source=str(tmp_path/"scans")), parts(num_valid=2)
+    for name in "abcdefghij": make_scan(scans, name)
+    alone, both = parts(source=str(scans)), parts(num_valid=2)
     assert alone == dict(train=[], valid=[], test=list("abcdefghij"))
     assert both["test"] == [f"{i:04d}" for i in range(12, 20)] and both["valid"][:2] == ["0010", "0011"]
     assert all(name.startswith("scans_") for name in both["valid"][2:]) and len(both["train"]) == 10 + 8
     before = parts(num_test=2, num_valid=3)
-    assert sorted(sum(before.values(), [])) == sorted([f"{i:04d}" for i in range(20)] + [f"scans_{name}" for name in "abcdefghij"])
-    (tmp_path/"scans"/"k").mkdir(); (tmp_path/"scans"/"k"/"k.obj").touch(); (tmp_path/"scans"/"k"/"k_body.ply").touch()
+    everybody = [f"{i:04d}" for i in range(20)] + [f"scans_{name}" for name in "abcdefghij"]
+    assert sorted(sum(before.values(), [])) == sorted(everybody)
+    make_scan(scans, "k")
     after = parts(num_test=2, num_valid=3)
     moved = {name for part in before for name in set(before[part]) - set(after[part])}
     assert len(moved) <= 2, moved
-    with pytest.raises(ValueError, match="different names"): parts(source=f"people+{tmp_path}/scans+{tmp_path}/scans")
+    with pytest.raises(ValueError, match="different names"): parts(source=f"people+{scans}+{scans}")
