@@ -6,6 +6,7 @@
 __all__ = ['ACTIVATIONS', 'LAYER_TYPES', 'FieldMLP', 'Embedding']
 
 # %% ../../nbs/nets/mlp.ipynb #1d79eed6
+from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from torch.nn.utils.parametrize import register_parametrization
 
 # %% ../../nbs/nets/mlp.ipynb #1f7f3381
 ACTIVATIONS = {
-    "lrelu": F.leaky_relu, "relu": F.relu, "elu": F.elu, "silu": F.silu, "gelu": F.gelu, "tanh": torch.tanh, "sin": torch.sin,
-    "softplus": F.softplus, "softplus100": lambda x: F.softplus(x, beta=100), "sigmoid": torch.sigmoid, "none": lambda x: x}
+    "lrelu": F.leaky_relu, "relu": F.relu, "elu": F.elu, "silu": F.silu, "gelu": F.gelu, "tanh": torch.tanh,
+    "sin": torch.sin, "softplus": F.softplus, "softplus100": partial(F.softplus, beta=100), "sigmoid": torch.sigmoid,
+    "none": nn.Identity()}
 
 def _activation(name: str):
-    "The function of that name."
+    "Look up an activation; ValueError for an unknown name."
     if name not in ACTIVATIONS: raise ValueError(f"activation is {name!r}; expected one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
@@ -28,14 +30,19 @@ class _Frobenius(nn.Module):
 
 class _SumAtMostOne(nn.Module):
     "Absolute values along `dim` sum to at most one."
-    def __init__(self, dim: int): super().__init__(); self.dim = dim
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
     def forward(self, weight: Tensor) -> Tensor: return weight / weight.abs().sum(self.dim, keepdim=True).clamp(min=1)
 
+def _parametrize(layer: nn.Linear, rule: nn.Module) -> nn.Linear: return register_parametrization(layer, "weight", rule)
+
 LAYER_TYPES = dict(
-    none=lambda layer: layer, weight_norm=weight_norm, spectral_norm=spectral_norm,
-    frobenius_norm=lambda layer: register_parametrization(layer, "weight", _Frobenius()),
-    l_1_norm=lambda layer: register_parametrization(layer, "weight", _SumAtMostOne(0)),
-    l_inf_norm=lambda layer: register_parametrization(layer, "weight", _SumAtMostOne(1)))
+    none=nn.Identity(), weight_norm=weight_norm, spectral_norm=spectral_norm,
+    frobenius_norm=partial(_parametrize, rule=_Frobenius()),
+    l_1_norm=partial(_parametrize, rule=_SumAtMostOne(0)),
+    l_inf_norm=partial(_parametrize, rule=_SumAtMostOne(1)))
 
 # %% ../../nbs/nets/mlp.ipynb #0a534ef5
 class FieldMLP(nn.Module):
@@ -52,13 +59,17 @@ class FieldMLP(nn.Module):
         zero_start: bool = False,   # last layer zero: the untrained field is constant
     ):
         super().__init__()
-        if layer_type not in LAYER_TYPES: raise ValueError(f"layer_type is {layer_type!r}; expected one of {', '.join(LAYER_TYPES)}")
-        self.skip, self.activation, self.final = frozenset(skip), _activation(activation), _activation(final)
-        inputs = [in_dim if i == 0 else width + in_dim*(i in self.skip) for i in range(layers)]
-        self.layers = nn.ModuleList(nn.Linear(n, width) for n in inputs)
+        if layer_type not in LAYER_TYPES:
+            raise ValueError(f"layer_type is {layer_type!r}; expected one of {', '.join(LAYER_TYPES)}")
+        self.skip = frozenset(skip)
+        self.activation = _activation(activation)
+        self.final = _activation(final)
+        widths = [width + in_dim if i in self.skip else width for i in range(1, layers)]
+        self.layers = nn.ModuleList(nn.Linear(n, width) for n in [in_dim, *widths])
         self.lout = nn.Linear(width, out_dim)
-        for layer in [*self.layers] + [self.lout]*(not zero_start): LAYER_TYPES[layer_type](layer)
-        if zero_start:
+        for layer in self.layers: LAYER_TYPES[layer_type](layer)
+        if not zero_start: LAYER_TYPES[layer_type](self.lout)
+        else:
             for parameter in self.lout.parameters(): nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +81,9 @@ class FieldMLP(nn.Module):
 
 # %% ../../nbs/nets/mlp.ipynb #63347acf
 class Embedding(nn.Module):
-    "Coordinates (..., D) to (..., D·(1 + 2·`freq`)): themselves, the sines of 2^k times them for k < `freq`, then the cosines, as in SiTH. `freq` 0 changes nothing."
+    "Coordinates (..., D) to (..., D·(1 + 2·`freq`)): themselves, sines of 2^k times them (k < `freq`), cosines (SiTH)."
     def __init__(self,
-        freq: int  # number of octaves
+        freq: int  # number of octaves; 0 changes nothing
     ):
         super().__init__()
         self.freq = freq

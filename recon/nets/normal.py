@@ -26,31 +26,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return x + self.conv_block(x)
 
-# %% ../../nbs/nets/normal.ipynb #49432518
-class NormalPredictor(nn.Module):
-    "Image to normal map, both (B,3,H,W) in [-1,1]; H and W multiples of 2^`downsamplings`. One network serves front and back."
-    def __init__(self,
-        channels: int = 64,      # at full image size
-        downsamplings: int = 4,  # each halves the image and doubles the channels
-        blocks: int = 9,         # residual blocks at the coarsest size
-    ):
-        super().__init__()
-        self.downsamplings = downsamplings
-        widths = [channels * 2**i for i in range(downsamplings + 1)]
-        stem = [nn.ReflectionPad2d(3), *_normed(nn.Conv2d(3, channels, 7), channels)]
-        down = [layer for narrow, wide in zip(widths, widths[1:])
-                for layer in _normed(nn.Conv2d(narrow, wide, 3, stride=2, padding=1), wide)]
-        middle = [ResidualBlock(widths[-1]) for _ in range(blocks)]
-        up = [layer for wide, narrow in zip(widths[:0:-1], widths[-2::-1])
-              for layer in _normed(nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1), narrow)]
-        head = [nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh()]
-        self.model = nn.Sequential(*stem, *down, *middle, *up, *head)
-        self.apply(_small_weights)
-
-    def forward(self, image: Tensor) -> Tensor:
-        _check_size(image, 2**self.downsamplings)
-        return self.model(image)
-
 # %% ../../nbs/nets/normal.ipynb #10e06b71
 def _small_weights(module: nn.Module):
     "Weights N(0, 0.02), biases zero."
@@ -63,3 +38,27 @@ def _check_size(image: Tensor, step: int):
     h, w = image.shape[-2:]
     if h % step or w % step or min(h, w) < 2*step:
         raise ValueError(f"image is {h}x{w}; expected both sides to be multiples of {step}, and at least {2*step}")
+
+# %% ../../nbs/nets/normal.ipynb #49432518
+class NormalPredictor(nn.Module):
+    "Image to normal map, both (B,3,H,W) in [-1,1]; H and W multiples of 2^`downsamplings`. One serves front and back."
+    def __init__(self,
+        channels: int = 64,      # at full image size
+        downsamplings: int = 4,  # each halves the image and doubles the channels
+        blocks: int = 9,         # residual blocks at the coarsest size
+    ):
+        super().__init__()
+        self.downsamplings = downsamplings
+        widths = [channels * 2**i for i in range(downsamplings + 1)]
+        layers = [nn.ReflectionPad2d(3), *_normed(nn.Conv2d(3, channels, 7), channels)]
+        for narrow, wide in zip(widths, widths[1:]):
+            layers += _normed(nn.Conv2d(narrow, wide, 3, stride=2, padding=1), wide)
+        layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
+        for wide, narrow in zip(widths[:0:-1], widths[-2::-1]):
+            layers += _normed(nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1), narrow)
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh())
+        self.apply(_small_weights)
+
+    def forward(self, image: Tensor) -> Tensor:
+        _check_size(image, 2**self.downsamplings)
+        return self.model(image)
