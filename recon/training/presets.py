@@ -6,18 +6,20 @@
 __all__ = ['BEYOND', 'DEMO', 'SMALL', 'RATES', 'NORMAL', 'FIELDS']
 
 # %% ../../nbs/training/presets.ipynb #1df57bc5
-BEYOND = dict(lighting=.8, residual=True, wrap_body=True, encode_body=True, point_cues=True, blend_pixels=True, sdf_clamp=.1, normal_band=.05, use_mask=True,
-              lambda_2D=5.5)    # a person fills 18 % of a picture on average
+BEYOND = dict(lighting=.8, residual_sdf=True, silhouette_prior=True, body_depth_input=True, point_priors=True,
+              pixel_color_blending=True, sdf_clamp=.1, normal_band=.05, use_mask=True,
+              lambda_2D=5.5)    # a person fills 18 % of an image on average
 
 DEMO = BEYOND | dict(
-    nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16, hidden_dim=128, rgb_hidden_dim=64,
-    image_size=128, num_samples=2048, num_normals=768, batch_size=4, white_bg=True, workers=1, lambda_nrm=2.,
-    beta1=.9, lr_scheduler="cosine", lr_warmup_steps=20, save_every=5, valid_every=20, num_valid_samples=2, grid_size=128)
+    nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16,
+    hidden_dim=128, rgb_hidden_dim=64, image_size=128, num_samples=2048, num_normals=768, batch_size=4,
+    white_bg=True, workers=1, lambda_nrm=2., beta1=.9, lr_scheduler="cosine", lr_warmup_steps=20,
+    save_every=5, valid_every=20, num_valid_samples=2, grid_size=128)
 
 SMALL = BEYOND | dict(
     nrm_channels=32, nrm_blocks=6, encoder_channels=128, color_channels=64, hidden_dim=256, rgb_hidden_dim=128,
-    image_size=512, num_samples=8192, num_normals=2048, batch_size=8, workers=4, aug_jitter=True, mixed_precision="bf16",
-    beta1=.9, lr_scheduler="cosine", lr_warmup_steps=200)
+    image_size=512, num_samples=8192, num_normals=2048, batch_size=8, workers=4, aug_jitter=True,
+    mixed_precision="bf16", beta1=.9, lr_scheduler="cosine", lr_warmup_steps=200)
 
 # %% ../../nbs/training/presets.ipynb #41689b4a
 RATES = dict(
@@ -25,5 +27,6 @@ RATES = dict(
     small={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=5e-4), 3: dict(epochs=200, lr_decoder=2e-4, lr_encoder=1e-4)},
     paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4), 3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
-NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"), small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
-FIELDS = dict(demo=DEMO | dict(nrm_rate=.5), small=SMALL | dict(nrm_rate=.1), paper={})
+NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"),
+              small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
+FIELDS = dict(demo=DEMO | dict(lr_predictor_scale=.5), small=SMALL | dict(lr_predictor_scale=.1), paper={})
