@@ -6,7 +6,7 @@
 __all__ = ['test_subjects', 'predict_test_normals', 'reconstruct_test_subjects', 'measure_on_predicted', 'compare_with_stage_2']
 
 # %% ../../nbs/training/results.ipynb #6d2e4f93
-import torch, trimesh
+import torch
 from tqdm import tqdm
 from ..data.reader import NoSplit
 from ..data.subjects import DatasetSubjects, open_subjects
