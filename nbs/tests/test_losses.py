@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from balls import make_balls, trainer
 
-from recon.training.losses import losses, total_loss
+from recon.testing import make_balls, tiny_trainer
+from recon.training.losses import compute_losses, total_loss
 
 OPTIONS = dict(num_layers=4, skip=(2, 3), rgb_num_layers=3, num_samples=150, resume="")
 
@@ -160,11 +160,11 @@ def balls(tmp_path_factory):
 
 def fixed(balls, folder, step, **options):
     "A trainer whose networks are not as they begin, where much cancels, and one batch."
-    ready = trainer(balls, folder, step, **OPTIONS | options)
+    ready = tiny_trainer(balls, folder, step, **OPTIONS | options)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in ready.model.parameters(): parameter.add_(torch.randn(parameter.shape, generator=generator)*.05)
-    return ready, next(ready.updates())[0]
+    return ready, next(ready.batches())[0]
 
 
 @pytest.mark.parametrize("step, use_mask", [(1, False), (1, True), (2, False), (3, False), (3, True)])
@@ -175,26 +175,26 @@ def test_the_loss_of_a_step_agrees_with_an_independent_implementation(balls, tmp
     expected = reference(ready.model, batch, step, ready.data.body_faces.numpy(), rest, use_mask)
     lambdas = dict(sdf=10, rgb=1, nrm=1) | {"2D": 1}
     total = sum(lambdas[name]*value for name, value in expected.items())
-    with torch.no_grad(): single = losses(ready.model, batch, ready.options, step, ready.shared)
+    with torch.no_grad(): single = compute_losses(ready.model, batch, ready.cfg, step, ready.template)
     assert set(single) == set(expected) == dict([(1, {"2D"}), (2, {"sdf", "rgb", "nrm"}), (3, {"sdf", "rgb", "nrm", "2D"})])[step]
     for name, value in expected.items(): assert abs(float(single[name]) - value) < (1e-4 if name == "nrm" else 1e-5), (name, float(single[name]), value)
     wide = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
-    shared = ready.shared and (ready.shared[0], ready.shared[1].double())
-    with torch.no_grad(): double = losses(ready.model.double(), wide, ready.options, step, shared)
+    shared = ready.template and ready.template._replace(canonical=ready.template.canonical.double())
+    with torch.no_grad(): double = compute_losses(ready.model.double(), wide, ready.cfg, step, shared)
     for name, value in expected.items(): assert abs(float(double[name]) - value) < (1e-5 if name == "nrm" else 1e-8), (name, float(double[name]), value)
-    assert abs(float(total_loss(double, ready.options)) - total) < 1e-5
+    assert abs(float(total_loss(double, ready.cfg)) - total) < 1e-5
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_the_gradient_of_each_network_is_the_slope_of_the_loss(balls, tmp_path, step):
     "Along a random direction in the weights of one network at a time, by central differences in float64."
     ready, batch = fixed(balls, tmp_path, step)
-    model, shared = ready.model.double(), ready.shared and (ready.shared[0], ready.shared[1].double())
+    model, shared = ready.model.double(), ready.template and ready.template._replace(canonical=ready.template.canonical.double())
     wide = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
-    value = lambda: total_loss(losses(model, wide, ready.options, step, shared), ready.options)
+    value = lambda: total_loss(compute_losses(model, wide, ready.cfg, step, shared), ready.cfg)
     model.zero_grad(); value().backward()
     generator = torch.Generator().manual_seed(1)
-    for group in ready.optimizer.param_groups:
+    for group in ready.optim.optimizer.param_groups:
         way = [torch.randn(p.shape, generator=generator, dtype=torch.float64)*p.detach().abs().mean() for p in group["params"]]
         slope = sum((p.grad*w).sum().item() for p, w in zip(group["params"], way))
         def moved(by):
@@ -209,12 +209,12 @@ def test_the_gradient_of_each_network_is_the_slope_of_the_loss(balls, tmp_path, 
 def test_gradients_of_the_fields_pass_gradcheck(balls, tmp_path):
     "Distances, colours and normals as functions of the feature maps that they look up."
     ready, batch = fixed(balls, tmp_path, 2, num_samples=3)
-    from recon.nets.model import Encoded
-    from recon.training.losses import batch_body, batch_nearest
+    from recon.nets.body import Body
+    from recon.nets.model import Encoded, find_nearest
     model = ready.model.double().requires_grad_(False)
     wide = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
-    body = batch_body(wide, ready.shared[0], ready.shared[1].double())
-    nearest, points = batch_nearest(wide, body), wide["pts"]
+    body = Body(wide["smpl_v"], ready.template.faces, ready.template.canonical.double(), wide["vis_class"])
+    nearest, points = find_nearest(wide, body), wide["pts"]
     maps = [torch.randn(len(points), 8, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(k), requires_grad=True) for k in range(2)]
     def fields(geometry, colour):
         seen = Encoded(geometry, colour, None)

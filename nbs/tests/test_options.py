@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from balls import TINY, make_balls, trainer
-
 from recon.nets.model import ModelOptions, Reconstructor
 from recon.nets.mlp import LAYER_TYPES
+from recon.testing import TINY, make_balls, tiny_trainer
 from recon.train_full import TrainFull, fill_stage_defaults
 from recon.train_normal import TrainNormal
-from recon.training.losses import losses, total_loss
+from recon.training.losses import compute_losses, total_loss
 from recon.training.optim import make_schedule
 
 SITH = """
@@ -35,14 +34,14 @@ def balls(tmp_path_factory):
 
 @pytest.fixture
 def make(balls, tmp_path):
-    return lambda step=2, **options: trainer(balls, tmp_path, step, **dict(resume="") | options)
+    return lambda stage=2, **options: tiny_trainer(balls, tmp_path, stage, **dict(resume="") | options)
 
 
-def batch_of(ready): return next(ready.updates())[0]
+def batch_of(ready): return next(ready.batches())[0]
 
 
 def trained(ready, steps=3):
-    for _, parts in zip(range(steps), ready.updates()): ready.update(parts)
+    for _, micro_batches in zip(range(steps), ready.batches()): ready.update(micro_batches)
     return ready
 
 
@@ -61,7 +60,7 @@ def ways(cls, options, folder):
 def test_every_option_reads_the_same_from_notebook_script_module_and_yaml(cls, tmp_path):
     "Each with a value that is not its default."
     other, kinds = {}, cls.kinds()
-    named = dict(preset="paper", mixed_precision="bf16", lr_scheduler="cosine", activation="relu", layer_type="spectral_norm")
+    named = dict(preset="paper", mixed_precision="bf16", lr_scheduler="cosine", activation="relu", layer_type="spectral_norm", beta1=.25, beta2=.75, pos_dim=5)
     for name, value in cls.resolve(dict(preset="paper")).asdict().items():
         if name == "config": continue
         if name in named: other[name] = named[name]
@@ -102,7 +101,7 @@ def test_use_mask_changes_the_gradient_in_the_background_and_nowhere_else(make):
             maps[len(maps)] = out = real(images).detach().requires_grad_(True)
             return out
         ready.model.predict_normals = kept
-        losses(ready.model, batch, ready.options, 1)["2D"].backward()
+        compute_losses(ready.model, batch, ready.cfg, 1)["2D"].backward()
         grads[use_mask] = [maps[k].grad for k in range(2)], [batch[f"{side}_mask"] > 0 for side in ("front", "back")]
     for with_mask, without, mask in zip(grads[True][0], grads[False][0], grads[True][1]):
         inside = mask.expand_as(without)
@@ -171,7 +170,7 @@ def test_image_size_num_samples_batch_size_and_seed(make, size):
 
 
 def test_workers_read_the_same(make):
-    batches = [[parts[0] for parts in make(3, workers=workers, aug_jitter=True).updates()] for workers in (0, 2)]
+    batches = [[parts[0] for parts in make(3, workers=workers, aug_jitter=True).batches()] for workers in (0, 2)]
     assert len(batches[0]) == len(batches[1]) == 4
     for a, b in zip(*batches): assert set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -182,11 +181,10 @@ def test_workers_read_the_same(make):
 def test_pos_dim_is_what_the_fields_see_of_a_point(make, pos_dim, moves):
     "The columns that change with the point, the body, and the direction to it; the fields take so many numbers."
     from recon.nets.body import body_features
-    from recon.training.losses import batch_body, batch_nearest
     ready = make(2, pos_dim=pos_dim)
     batch = batch_of(ready)
-    body = batch_body(batch, *ready.shared)
-    nearest, points = batch_nearest(batch, body), batch["pts"]
+    inputs = ready.model(batch, ready.template)
+    body, nearest, points = inputs.body, inputs.nearest, batch["pts"]
     seen = body_features(points, nearest, body, pos_dim)
     assert seen.shape[-1] == pos_dim and ready.model.sdf_decoder.layers[0].in_features == 2*4 + pos_dim == ready.model.rgb_decoder.layers[0].in_features
     canonical = torch.nn.functional.normalize(batch["pts"] @ batch["R"], dim=-1)      # of a ball: the point's own direction in its rest pose
@@ -200,13 +198,11 @@ def test_pos_dim_is_what_the_fields_see_of_a_point(make, pos_dim, moves):
     trained(ready, 1)
 
 
-def outputs(model, batch, shared):
-    "Distances and colours of a batch."
-    from recon.training.losses import batch_body, batch_nearest, encode_batch
-    body = batch_body(batch, *shared)
+def outputs(model, batch, template):
+    "Distances and colours of a batch on its own normal maps."
     with torch.no_grad():
-        encoded, nearest = encode_batch(model, batch), batch_nearest(batch, body)
-        return model.sdf(encoded, batch["pts"], nearest, body), model.rgb(encoded, batch["pts"], nearest, body)
+        found = model(batch, template, predict=False)
+        return found.sdf, found.rgb
 
 
 @pytest.mark.parametrize("option, value, changes", [
@@ -222,7 +218,7 @@ def test_network_options_change_the_field_that_they_are_of(make, option, value, 
         for ready in (plain, other):
             torch.manual_seed(7)
             for parameter in getattr(ready.model, name).parameters(): torch.nn.init.normal_(parameter, std=.3)
-    (sdf, rgb), (sdf_too, rgb_too) = (outputs(ready.model.train(), batch, ready.shared) for ready in (plain, other))
+    (sdf, rgb), (sdf_too, rgb_too) = (outputs(ready.model.train(), batch, ready.template) for ready in (plain, other))
     changed = (not torch.allclose(sdf, sdf_too, atol=1e-4), not torch.allclose(rgb, rgb_too, atol=1e-4))
     assert changed == dict(both=(True, True), sdf=(True, False), rgb=(False, True))[changes]
     before = [p.detach().clone() for p in other.model.sdf_decoder.parameters()]
@@ -243,7 +239,7 @@ def test_every_kind_of_layer_and_activation_is_refused_by_name_or_built():
                                           (3, {"image_encoder", "high_res_encoder", "sdf_decoder", "rgb_decoder", "nrm_encoder"})])
 def test_a_step_trains_its_own_networks_with_updates_of_known_size(make, step, trains):
     "AdamW's first update is as large as the rate, whatever the gradient: encoder 2e-3, decoders and the colour encoder 1e-3, predictor 0.05 × the encoder's."
-    ready = make(step, lr_scheduler="constant", lr_encoder=2e-3, lr_decoder=1e-3, nrm_rate=.05, weight_decay=0., fused_adamw=False)
+    ready = make(step, lr_scheduler="constant", lr_encoder=2e-3, lr_decoder=1e-3, lr_predictor_scale=.05, weight_decay=0., fused_adamw=False)
     before = {name: value.clone() for name, value in ready.model.named_parameters()}
     trained(ready, 1)
     largest = {}
@@ -258,8 +254,8 @@ def test_a_step_trains_its_own_networks_with_updates_of_known_size(make, step, t
 def test_use_pred_nrm_lets_the_fields_gradients_reach_the_predictor_and_its_absence_does_not(make):
     for step, reached in ((2, False), (3, True)):
         ready = make(step)
-        parts = losses(ready.model, batch_of(ready), ready.options, step, ready.shared)
-        total_loss({name: value for name, value in parts.items() if name != "2D"}, ready.options).backward()
+        parts = compute_losses(ready.model, batch_of(ready), ready.cfg, step, ready.template)
+        total_loss({name: value for name, value in parts.items() if name != "2D"}, ready.cfg).backward()
         assert reached == any(p.grad is not None and p.grad.abs().sum() > 0 for p in ready.model.nrm_encoder.parameters())
         assert ("2D" in parts) == reached
     for use_pred_nrm, rate in ((False, 1e-3), (True, 1e-4)):           # the stage's own rates and folder for the step
@@ -270,10 +266,10 @@ def test_use_pred_nrm_lets_the_fields_gradients_reach_the_predictor_and_its_abse
 @pytest.mark.parametrize("name", ["sdf", "rgb", "nrm", "2D"])
 def test_lambdas_weigh_their_loss_alone(make, name):
     ready = make(3)
-    parts = losses(ready.model, batch_of(ready), ready.options, 3, ready.shared)
-    plain = total_loss(parts, ready.options)
-    setattr(ready.options, f"lambda_{name}", getattr(ready.options, f"lambda_{name}") + 3)
-    assert torch.allclose(total_loss(parts, ready.options) - plain, 3*parts[name], atol=1e-5)
+    parts = compute_losses(ready.model, batch_of(ready), ready.cfg, 3, ready.template)
+    plain = total_loss(parts, ready.cfg)
+    setattr(ready.cfg, f"lambda_{name}", getattr(ready.cfg, f"lambda_{name}") + 3)
+    assert torch.allclose(total_loss(parts, ready.cfg) - plain, 3*parts[name], atol=1e-5)
 
 
 def test_betas_decay_clipping_and_schedule_give_the_updates_of_the_textbook(make):
@@ -281,13 +277,13 @@ def test_betas_decay_clipping_and_schedule_give_the_updates_of_the_textbook(make
     ready = make(2, beta1=.8, beta2=.9, weight_decay=.1, max_grad_norm=.01, lr_scheduler="linear", lr_warmup_steps=1, lr_decoder=1e-2, epochs=3, fused_adamw=False)
     weight = ready.model.sdf_decoder.lout.weight
     w, m, v = weight.detach().double().clone(), 0., 0.
-    for t, parts in enumerate(ready.updates()):
-        rate = ready.schedule.get_last_lr()[1]
+    for t, micro_batches in enumerate(ready.batches()):
+        rate = ready.optim.schedule.get_last_lr()[1]
         assert rate == pytest.approx(1e-2*(0, 1, .8, .6, .4, .2)[t])
-        ready.update(parts)
-        for group in ready.optimizer.param_groups:
+        _, norms = ready.update(micro_batches)
+        for group in ready.optim.optimizer.param_groups:
             norm = torch.stack([p.grad.norm() for p in group["params"]]).norm().item()
-            assert norm == pytest.approx(min(.01, ready.norms[group["name"]].item()), rel=1e-3)
+            assert norm == pytest.approx(min(.01, norms[group["name"]].item()), rel=1e-3)
         g = weight.grad.double()
         m, v = .8*m + .2*g, .9*v + .1*g*g
         w = w*(1 - rate*.1) - rate * (m/(1 - .8**(t + 1))) / ((v/(1 - .9**(t + 1))).sqrt() + 1e-8)
@@ -350,7 +346,7 @@ def validated(balls, tmp_path_factory):
     folder, data = tmp_path_factory.mktemp("valid"), ReconDataset(balls, 32, 10)
     for name in "abc": write_prepared(folder/"people", data, name)
     def run(name, **options):
-        shared = TINY | dict(data_root=str(balls), save_root=str(folder), exp_name=name, resume="", residual=True, valid=True, valid_folder=str(folder/"people"), grid_size=24, num_valid_samples=1)
+        shared = TINY | dict(data_root=str(balls), save_root=str(folder), exp_name=name, resume="", residual_sdf=True, valid=True, valid_folder=str(folder/"people"), grid_size=24, num_valid_samples=1)
         return main(TrainFull.resolve(shared | options))
     return run
 
@@ -366,7 +362,7 @@ def test_valid_every_num_valid_samples_grid_size_subdivide_and_erode_iter(valida
     assert [line["epoch"] for line in often.lines if "valid" in line] == [2, 3]
     assert list(meshes(often, 3)) == ["a", "b"]
     coarse, fine, cut, eroded = (meshes(validated(name, epochs=1, valid_every=1, **options), 1)["a"] for name, options in
-                                 dict(coarse={}, fine=dict(grid_size=48), cut=dict(subdivide=True), eroded=dict(erode_iter=3)).items())
+                                 dict(coarse={}, fine=dict(grid_size=48), cut=dict(subdivide=True), eroded=dict(erode_iter=2)).items())
     assert 3 < len(fine.faces)/len(coarse.faces) < 5 and len(cut.faces) == 4*len(coarse.faces)
     assert eroded.vertices.shape != coarse.vertices.shape or not np.allclose(eroded.vertices, coarse.vertices)
     none = validated("none", epochs=1, valid_every=1, valid=False)

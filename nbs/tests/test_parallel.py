@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-TINY = dict(nrm_channels=8, nrm_downsamplings=2, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=16, rgb_hidden_dim=16, residual=True, wrap_body=True,
-            encode_body=True, point_cues=True, blend_pixels=True, image_size=32, num_samples=300, epochs=2, preset="paper", lr_warmup_steps=2,
+TINY = dict(nrm_channels=8, nrm_downsamplings=2, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=16, rgb_hidden_dim=16, residual_sdf=True, silhouette_prior=True,
+            body_depth_input=True, point_priors=True, pixel_color_blending=True, image_size=32, num_samples=300, epochs=2, preset="paper", lr_warmup_steps=2,
             lighting=.8, white_bg=False, aug_jitter=True, use_mask=True, normal_band=.2, num_normals=100, log_every=1, resume="", lr_encoder=1e-3)
 WAYS = {"whole": (1, 4, 1), "parts": (1, 1, 4), "processes": (2, 2, 1), "both": (2, 1, 2)}     # processes, batch_size, gradient_accumulation_steps
 CASES = [("parts", 3), ("processes", 1), ("processes", 2), ("both", 3)]
@@ -34,16 +34,16 @@ def people(tmp_path_factory):
 
 def train(options: dict, step: int, out: Path):
     "Train in float64; the first process writes losses and weights."
-    from recon.training.loop import Trainer, TrainOptions
+    from recon.training.loop import Trainer
+    from recon.training.options import TrainOptions
 
     trainer = Trainer(TrainOptions.resolve(options), step, torch.device("cpu"))
     lines = []
-    for parts in trainer.updates():
-        trainer.update([{name: value.double() if value.is_floating_point() else value for name, value in part.items()} for part in parts])
-        sums = trainer.accelerator.reduce(torch.stack(list(trainer.sums.values())), "sum")
-        lines.append(dict(zip(trainer.sums, sums.tolist())) | {f"grad_{k}": float(v) for k, v in trainer.norms.items()})
-        trainer.sums = {}
-    if trainer.first: torch.save(dict(lines=lines, weights=trainer.model.state_dict()), out)
+    for parts in trainer.batches():
+        losses, norms = trainer.update([{name: value.double() if value.is_floating_point() else value for name, value in part.items()} for part in parts])
+        sums = trainer.ranks.sum(torch.stack(list(losses.values())))
+        lines.append(dict(zip(losses, sums.tolist())) | {f"grad_{name}": float(value) for name, value in norms.items()})
+    if trainer.ranks.is_main: torch.save(dict(lines=lines, weights=trainer.model.state_dict()), out)
 
 
 if __name__ == "__main__":       # a process of one of the ways
@@ -97,7 +97,7 @@ def test_ctrl_c_ends_all_processes_after_the_same_step_and_they_go_on(people):
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "Run the same command again" in said, said[-3000:]
     from recon.runs.checkpoint import find_checkpoint
-    done = find_checkpoint(people/"two").card["global_step"]
+    done = find_checkpoint(people/"two").global_step
     assert 3 < done < 1600 and json.loads(log.read_text().splitlines()[-1])["step"] == done
 
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "recon.train_normal",

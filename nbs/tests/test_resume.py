@@ -7,8 +7,9 @@ import sys
 import time
 
 import pytest
-from balls import TINY, make_balls
 from conftest import ROOT
+
+from recon.testing import TINY, make_balls, tiny_trainer
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -92,42 +93,36 @@ def test_ctrl_c_ends_a_notebooks_training_after_its_step(balls, tmp_path):
 
 def test_a_damaged_checkpoint_stops_the_run_and_the_newest_good_one_is_offered(balls, tmp_path):
     "Found before anything is trained or written, by a flipped bit in the middle of the weights."
-    from balls import trainer
-
-    trainer(balls, tmp_path, step=1, epochs=3, save_every=1, keep=3).fit()
+    tiny_trainer(balls, tmp_path, stage=1, epochs=3, save_every=1, keep=3).fit()
     kept = sorted((tmp_path/"run"/"checkpoints").glob("0*"))
     assert [path.name for path in kept] == ["0000002", "0000004", "0000006"]
     for path in kept[1:]:
         content = bytearray((path/"model.safetensors").read_bytes())
         content[len(content)//2] ^= 1
         (path/"model.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match="damaged checkpoint") as error: trainer(balls, tmp_path, step=1, epochs=5)
+    with pytest.raises(ValueError, match="damaged checkpoint") as error: tiny_trainer(balls, tmp_path, stage=1, epochs=5).resume()
     assert str(kept[2]) in str(error.value) and f"resume from {kept[0]} instead" in str(error.value)
-    again = trainer(balls, tmp_path, step=1, epochs=5, resume=str(kept[0]))
-    assert again.done == 2 and "with other options" in again.origin and "epochs 5, was 3" in again.origin
+    again = tiny_trainer(balls, tmp_path, stage=1, epochs=5, resume=str(kept[0])).resume()
+    assert again.global_step == 2 and "with other options" in again.origin and "epochs 5, was 3" in again.origin
     assert sorted(path.name for path in (tmp_path/"run"/"set_aside"/"1").iterdir()) == ["0000004", "0000006"]
 
 
-def test_other_data_and_a_later_step_are_refused(balls, tmp_path):
-    from balls import trainer
-
-    trainer(balls, tmp_path, step=2, epochs=1).fit()
+def test_other_data_and_a_later_stage_are_refused(balls, tmp_path):
+    tiny_trainer(balls, tmp_path, stage=2, epochs=1).fit()
     others = make_balls(tmp_path/"others", names="abx")
-    with pytest.raises(ValueError, match="trained on 4 people .* holds 3 others"): trainer(others, tmp_path, step=2, epochs=1)
+    with pytest.raises(ValueError, match="trained on 4 subjects .* holds 3 others"): tiny_trainer(others, tmp_path, stage=2, epochs=1).resume()
     moved = make_balls(tmp_path/"moved")
-    assert trainer(moved, tmp_path, step=2, epochs=1).done == 2            # the same data somewhere else
-    with pytest.raises(ValueError, match="cannot resume from a later one"): trainer(balls, tmp_path, step=1, epochs=1)
+    assert tiny_trainer(moved, tmp_path, stage=2, epochs=1).resume().global_step == 2            # the same data somewhere else
+    with pytest.raises(ValueError, match="cannot resume from a later one"): tiny_trainer(balls, tmp_path, stage=1, epochs=1).resume()
 
 
 def test_a_run_from_scratch_never_meets_what_an_earlier_one_left(balls, tmp_path):
     "The earlier run got further; resumed by itself, the new one goes on with its own."
-    from balls import trainer
-
-    trainer(balls, tmp_path, step=1, epochs=4).fit()
-    fresh = trainer(balls, tmp_path, step=1, epochs=4, resume="")
-    for _, parts in zip(range(3), fresh.updates()): fresh.update(parts)
+    tiny_trainer(balls, tmp_path, stage=1, epochs=4).fit()
+    fresh = tiny_trainer(balls, tmp_path, stage=1, epochs=4, resume="").resume()
+    for _, parts in zip(range(3), fresh.batches()): fresh.update(parts)
     fresh.save()
-    assert trainer(balls, tmp_path, step=1, epochs=4).done == 3
+    assert tiny_trainer(balls, tmp_path, stage=1, epochs=4).resume().global_step == 3
     aside = tmp_path/"run"/"set_aside"/"1"
     assert (aside/"0000008").exists() and len((aside/"metrics.jsonl").read_text().splitlines()) == 8
 
@@ -135,16 +130,87 @@ def test_a_run_from_scratch_never_meets_what_an_earlier_one_left(balls, tmp_path
 def test_siths_own_checkpoints_give_their_weights_and_a_step_of_ours_becomes_one(balls, tmp_path):
     "The colour field alone, at its published size; another size is refused by the tensors' names."
     import torch
-    from balls import trainer
-
     from recon.runs.sith import load, published_networks, save
     theirs = torch.nn.Module()
     theirs.rgb_decoder = published_networks()["rgb_decoder"]()
-    save(tmp_path/"model.pth", theirs, epoch=400, global_step=40_000)
+    save(tmp_path/"model.pth", theirs, epoch=400, global_stage=40_000)
     sizes = dict(feat_dim=16, rgb_hidden_dim=256, rgb_num_layers=4, rgb_skip=(2,))
-    ours = trainer(balls, tmp_path, step=2, resume=str(tmp_path/"model.pth"), **sizes)
-    assert ours.done == 0 and all(torch.equal(a, b) for a, b in zip(ours.model.rgb_decoder.parameters(), theirs.rgb_decoder.parameters()))
-    for _, parts in zip(range(1), ours.updates()): ours.update(parts)
+    ours = tiny_trainer(balls, tmp_path, stage=2, resume=str(tmp_path/"model.pth"), **sizes).resume()
+    assert ours.global_step == 0 and all(torch.equal(a, b) for a, b in zip(ours.model.rgb_decoder.parameters(), theirs.rgb_decoder.parameters()))
+    for _, parts in zip(range(1), ours.batches()): ours.update(parts)
     save(tmp_path/"ours.pth", ours.model, networks=("rgb_decoder",))
     assert all(torch.equal(a, b) for a, b in zip(load(tmp_path/"ours.pth").rgb_decoder.parameters(), ours.model.rgb_decoder.parameters()))
-    with pytest.raises(ValueError, match="tensors do not fit this configuration, rgb_decoder"): trainer(balls, tmp_path, step=2, resume=str(tmp_path/"model.pth"))
+    with pytest.raises(ValueError, match="tensors do not fit this configuration, rgb_decoder"): tiny_trainer(balls, tmp_path, stage=2, resume=str(tmp_path/"model.pth")).resume()
+
+
+def test_the_first_line_after_a_resume_is_the_mean_of_its_own_steps(balls, tmp_path):
+    "Stopped at step 17, with a line every 20 steps: the line of step 20 speaks of three steps."
+    options = dict(stage=1, epochs=20, log_every=20)
+    unbroken = tiny_trainer(balls, tmp_path/"unbroken", **options | dict(log_every=1)).fit()
+    expected = sum(line["2D"] for line in unbroken.lines if 17 < line["step"] <= 20) / 3
+    stopped = tiny_trainer(balls, tmp_path/"stopped", **options).resume()
+    for _, micro_batches in zip(range(17), stopped.batches()): stopped.update(micro_batches)
+    stopped.save()
+    line = tiny_trainer(balls, tmp_path/"stopped", **options).fit().lines[0]
+    assert line["step"] == 20 and line["2D"] == pytest.approx(expected, rel=1e-9)
+
+
+def checkpoint_names(folder): return sorted(path.name for path in (folder/"run"/"checkpoints").glob("0*"))
+
+
+@pytest.mark.parametrize("damage", ["metadata missing", "metadata empty", "best cut short"])
+def test_a_damaged_run_stops_and_nothing_is_set_aside(balls, tmp_path, damage):
+    "`resume=auto` starts from scratch where there is no run, and only there."
+    options = dict(stage=1, save_every=1, keep=3)
+    tiny_trainer(balls, tmp_path, epochs=3, **options).fit()
+    checkpoints = tmp_path/"run"/"checkpoints"
+    if damage == "best cut short": (checkpoints/"best.json").write_text('{"name": "validation", "val')
+    elif damage == "metadata empty": (checkpoints/"0000006"/"card.json").write_text("")
+    else: (checkpoints/"0000006"/"card.json").unlink()
+    way = "delete it to go on" if damage == "best cut short" else f"resume from {checkpoints/'0000004'} instead"
+    with pytest.raises(ValueError, match="damaged") as error: tiny_trainer(balls, tmp_path, epochs=4, **options).fit()
+    assert way in str(error.value)
+    assert checkpoint_names(tmp_path) == ["0000002", "0000004", "0000006"] and not (tmp_path/"run"/"set_aside").exists()
+    assert len((tmp_path/"run"/"metrics.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("where", ["a loss", "a weight"])
+def test_numbers_that_are_not_finite_are_never_saved(balls, tmp_path, where):
+    "A checkpoint after every epoch, a line every hundred steps: the run ends at the first save, names step and loss, and keeps the last good checkpoint."
+    import torch
+
+    ready = tiny_trainer(balls, tmp_path, stage=2, epochs=6, save_every=1, log_every=100, keep=1)
+    real = ready.update
+    def update(micro_batches):
+        if where == "a loss" and ready.global_step == 4: micro_batches[0]["rgb"][0, 0] = float("nan")
+        found = real(micro_batches)
+        if where == "a weight" and ready.global_step == 6:
+            with torch.no_grad(): ready.model.rgb_decoder.lout.bias[0] = float("inf")
+        return found
+    ready.update = update
+    expected = r"step 5: the loss rgb is not finite \(nan\)" if where == "a loss" else "step 6: the weights rgb_decoder.lout.bias are not finite"
+    with pytest.raises(ValueError, match=expected) as error: ready.fit()
+    kept, = checkpoint_names(tmp_path)
+    assert kept == "0000004" and f"the last good checkpoint is {tmp_path/'run'/'checkpoints'/kept}" in str(error.value)
+    again = tiny_trainer(balls, tmp_path, stage=2, epochs=6, save_every=1, keep=1).fit()
+    assert again.lines[-1]["step"] == 12 and all(value.isfinite().all() for value in again.last.weights().values())
+
+
+def test_the_metadata_says_whether_the_predictor_is_trained(balls, tmp_path):
+    "Not its biases: a trained one may have biases of zero, one from elsewhere may not."
+    import torch
+
+    first = tiny_trainer(balls, tmp_path, stage=1, epochs=1)
+    first.fit()
+    with torch.no_grad():
+        for name, value in first.model.nrm_encoder.named_parameters():
+            if name.endswith("bias"): value.zero_()
+    first.global_step += 1
+    first.save()
+    (tmp_path/"run").rename(tmp_path/"stage1")
+    second = tiny_trainer(balls, tmp_path, stage=2, epochs=1, resume=str(tmp_path/"stage1"))
+    assert second.fit().last.predictor_trained
+    (tmp_path/"run").rename(tmp_path/"stage2")
+    untrained = tiny_trainer(balls, tmp_path, stage=2, epochs=1, resume="")
+    torch.nn.init.ones_(untrained.model.nrm_encoder.model[-2].bias)
+    assert not untrained.fit().last.predictor_trained

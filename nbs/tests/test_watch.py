@@ -84,7 +84,7 @@ def test_its_number_goes_to_the_loop_as_the_one_to_choose_by(balls, tmp_path, mo
 
     saved = []
     keep = Trainer.save
-    monkeypatch.setattr(Trainer, "save", lambda self, metric=None: (saved.append((self.done, metric)), keep(self, metric)))
+    monkeypatch.setattr(Trainer, "save", lambda self, metric=None: (saved.append((self.global_step, metric)), keep(self, metric)))
     run = train(balls, tmp_path, 1, epochs=4)
     expected = [(line["step"], line["valid_pred_normal_deg"]) for line in validations(run)]
     assert [pair for pair in saved if pair[1] is not None] == expected and len(expected) == 2
@@ -191,14 +191,14 @@ def test_ctrl_c_in_a_validation_loses_nothing(balls, tmp_path):
 
 def test_step_3_beside_step_2(runs):
     "The table that the notebook ends with: on predicted normals, the same person in both, the difference last."
-    from recon.training.validate import against_step_2
+    from recon.training.results import compare_with_stage_2
 
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in against_step_2(runs[3], resolution=48).splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in compare_with_stage_2(runs[3], resolution=48).splitlines() if line.startswith("| ")]
     mean = {row[0]: float(row[1].split()[0]) for row in rows[1:]}
-    assert list(mean) == ["step 3", "step 2", "step 3 − step 2"]
-    assert mean["step 3 − step 2"] == pytest.approx(mean["step 3"] - mean["step 2"], abs=.011)
+    assert list(mean) == ["stage 3", "stage 2", "stage 3 − stage 2"]
+    assert mean["stage 3 − stage 2"] == pytest.approx(mean["stage 3"] - mean["stage 2"], abs=.011)
     degrees = {row[0]: float(row[rows[0].index("normals °")].split()[0]) for row in rows[1:3]}
-    assert degrees["step 2"] > degrees["step 3"], "step 3 goes on training the predictor that step 2 is tried with"
+    assert degrees["stage 2"] > degrees["stage 3"], "step 3 goes on training the predictor that step 2 is tried with"
 
 
 LIVE = """
@@ -241,4 +241,4 @@ def test_the_executed_copy_keeps_curves_previews_and_table(balls, tmp_path, runs
     assert sum("image/jpeg" in output.get("data", {}) for output in outputs) == 1, "one preview, the newest"
     live = [len(json.dumps(output)) for output in outputs if {"image/jpeg", "image/png"} & set(output.get("data", {}))]
     assert max(live + [len(json.dumps(curves))]) < 250_000
-    assert "No step 2" in "".join(output.get("data", {}).get("text/markdown", "") for output in outputs), "no step 2 lies in this folder"
+    assert "No stage 2" in "".join(output.get("data", {}).get("text/markdown", "") for output in outputs), "no step 2 lies in this folder"

@@ -11,24 +11,24 @@ import time
 from pathlib import Path
 
 import torch
-from balls import make_balls, trainer
 from processes import forked
 
 import recon.runs.checkpoint as checkpoint
 from recon.runs.run import Run
+from recon.testing import make_balls, tiny_trainer
 from recon.runs.checkpoint import find_checkpoint, list_checkpoints
 
 STEPS, PLACES = 40, ("save_file", "_digest", "_to_disk")      # before, amid and after the writing of a checkpoint's files
 
 
 def training(data: Path, folder: Path, **options):
-    return trainer(data, folder, 3, epochs=STEPS//2, save_steps=3, aug_jitter=True, **options)
+    return tiny_trainer(data, folder, 3, epochs=STEPS//2, save_steps=3, aug_jitter=True, **options)
 
 
 def warm_up(data: Path, folder: Path):
     "Load what the runs need once, in the process that they are copies of."
     ready = training(data, folder)
-    with torch.no_grad(): ready.losses(next(ready.updates())[0])
+    with torch.no_grad(): ready.losses(next(ready.batches())[0])
 
 
 def start(data: Path, folder: Path, workers: int, fatal: str = "") -> int:
@@ -80,7 +80,7 @@ def found(folder: Path) -> dict:
     state = last.state()
     flat |= {f"moment {i} {name}": value for i, moments in state["optimizer"]["state"].items() for name, value in moments.items()}
     losses = {f"line {line['step']}": [line[name] for name in ("sdf", "rgb", "nrm", "2D", "lr")] for line in Run(folder/"run").lines}
-    return flat | losses | dict(step=last.card["global_step"], schedule=state["schedule"]["last_epoch"], random=state["random"][0]["torch"], data=last.card["data"]["fingerprint"])
+    return flat | losses | dict(step=last.global_step, schedule=state["schedule"]["last_epoch"], random=state["random"][0]["torch"], data=last.metadata["data"]["fingerprint"])
 
 
 def differing(a: dict, b: dict) -> list:
@@ -107,7 +107,7 @@ def trial(folder: Path, kills: int, workers: int, seed: int) -> dict:
             else: kill_after(child, run, chance.randint(0, 3), chance.uniform(0, 2*step))
             counted["while_writing"] += bool(list((place/"run"/"checkpoints").glob(".*.part*")))
             newest = list_checkpoints(place/"run"/"checkpoints")
-            if newest and newest[-1].card["global_step"] == STEPS: break
+            if newest and newest[-1].global_step == STEPS: break
             counted["kills"] += 1
         counted["different"] += differing(found(place), expected)
         counted["left_behind"] += len(list((place/"run").rglob(".*.part*")))

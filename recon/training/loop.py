@@ -187,9 +187,9 @@ def describe(self: Trainer) -> str:
 
 # %% ../../nbs/training/loop.ipynb #ae53d152
 @patch
-def resume(self: Trainer):
+def resume(self: Trainer) -> Trainer:
     "Load what the option `resume` names; archive and rewind what an earlier run left after it. Acts once."
-    if self.run is not None: return
+    if self.run is not None: return self
     is_main = self.ranks.is_main
     source = self.ranks.broadcast(find_start(self.cfg, self.stage, self.folder) if is_main else None)
     self.origin = self._load(source)
@@ -198,6 +198,7 @@ def resume(self: Trainer):
         if archived: self.origin += f"; what an earlier run left after it is now in {archived}"
         Run(self.folder).rewind(self.global_step)
     self.run = Run.create(self.folder, self.cfg) if is_main else Run(self.folder)
+    return self
 
 @patch
 def _load(self: Trainer, source: Checkpoint | Path | None) -> str:
