@@ -25,7 +25,7 @@ class LengthUnit(NamedTuple):
     factor: float = 1.
     name: str = "cube units"
 
-
+# %% ../../nbs/data/subjects.ipynb #cfb1fd18
 @dataclass(frozen=True)
 class RestBody:
     "The body model behind the subjects, as networks and metrics need it."
@@ -62,23 +62,19 @@ class DatasetSubjects:
         "The coloured scan; None where the file keeps none."
         group = self.data.group(name)
         if "scan_v" not in group: return None
-        return trimesh.Trimesh(self._turn(group["scan_v"][:], name), group["scan_f"][:],
-                               vertex_colors=group["scan_rgb"][:], process=False)
+        vertices = self._turn(group["scan_v"][:], name)
+        return trimesh.Trimesh(vertices, group["scan_f"][:], vertex_colors=group["scan_rgb"][:], process=False)
 
     def posed_body(self, name: str) -> trimesh.Trimesh:
         "The posed body."
         vertices = self._turn(self.data.group(name)["smpl_v"][:], name)
         return trimesh.Trimesh(vertices, self.body.faces.numpy(), process=False)
 
-    def unit(self, name: str) -> LengthUnit:
-        "Centimetres where the height is known."
-        return dataset_unit(self.data, name)
+    def unit(self, name: str) -> LengthUnit: return dataset_unit(self.data, name)
 
-    def _turn(self, vertices, name: str):
-        "Vertices (N,3) in the frame of the view."
-        return vertices @ self.data.rotation(name, self.view).numpy().T
+    def _turn(self, vertices, name: str): return vertices @ self.data.rotation(name, self.view).numpy().T
 
-
+# %% ../../nbs/data/subjects.ipynb #3c4b575b
 def dataset_unit(data: ReconDataset, name: str) -> LengthUnit:
     "Centimetres where the subject's height is recorded, else cube units."
     height, group = data.facts(name).get("height"), data.group(name)
@@ -108,7 +104,7 @@ class PreparedSubjects:
         "Cube units: a folder does not record heights."
         return LengthUnit()
 
-
+# %% ../../nbs/data/subjects.ipynb #db7e1195
 def anny_body() -> RestBody:
     "The free body, that of prepared folders unless another is given."
     from recon.body.anny import load_anny
@@ -134,7 +130,7 @@ def open_dataset_subjects(
         data.num_samples = min(num_samples, *map(data.count, data.subjects), num_samples)
         return DatasetSubjects(data, view)
 
-
+# %% ../../nbs/data/subjects.ipynb #ef2eb69d
 def open_subjects(
     path: str | Path,                    # dataset file or prepared folder
     split: str | Sequence[str] = "test", # of a dataset
@@ -145,7 +141,8 @@ def open_subjects(
     erode_iter: int = 0,                 # masks shrink by this many pixels; of a folder
     body: RestBody | None = None,        # of a folder; None: the free body
 ) -> Subjects:
-    "Open subjects, wherever they are. Raise `NoSplit`, FileNotFoundError, or ValueError for what is neither file nor folder of subjects."
+    """Open subjects, wherever they are. Raise `NoSplit` for a split that is not there, FileNotFoundError for nothing there,
+    ValueError for what is neither a dataset nor a prepared folder."""
     path = resolve_path(path)
     if not path.is_dir(): return open_dataset_subjects(path, split, image_size, view, num_samples, lighting)
     body = body or anny_body()
