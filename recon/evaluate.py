@@ -122,7 +122,7 @@ def subject_strip(pair, size: int):
     import numpy as np
     import torch
     from recon.geometry.render import view_strip
-    from recon.viz.figures import mesh_arrays
+    from recon.viz.meshes import mesh_arrays
     from recon.viz.images import to_image
     is_front = pair.inputs["front_mask"] > .5
     images = [pair.inputs["front_rgb_img"]/2 + .5, torch.where(is_front, pair.front_normals/2 + .5, 1.)]

@@ -15,7 +15,7 @@ from ..geometry.render import view_strip
 from ..metrics import COLUMNS
 from ..metrics.normals import angular_error, normal_error_map
 from ..nets.model import SIDES
-from ..viz.figures import mesh_arrays
+from ..viz.meshes import mesh_arrays
 from ..viz.images import encode_jpeg, to_image
 from ..viz.sheets import image_table
 

@@ -30,7 +30,8 @@ from ..data.reader import ReconDataset
 from ..data.subjects import dataset_unit
 from ..files import resolve_path, root
 from ..geometry.query import MeshQuery
-from .figures import mesh_trace, points_trace, simplify_mesh
+from .figures import mesh_trace, points_trace
+from .meshes import simplify_mesh
 from .images import to_image
 from .sheets import contact_sheet, over_white
 

@@ -14,7 +14,7 @@ import torch
 from matplotlib import colormaps
 
 from ..geometry.query import MeshQuery
-from .figures import mesh_arrays
+from .meshes import mesh_arrays
 
 # %% ../../nbs/viz/errors.ipynb #0be6a003
 def surface_error(

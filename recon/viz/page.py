@@ -20,7 +20,7 @@ import k3d
 import numpy as np
 
 from ..files import atomic_write
-from .figures import simplify_mesh
+from .meshes import simplify_mesh
 from .images import encode_jpeg
 
 # %% ../../nbs/viz/page.ipynb #78d2845a

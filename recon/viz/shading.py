@@ -13,7 +13,8 @@ from fastcore.basics import patch
 
 from ..geometry.mesh import vertex_normals
 from .errors import ColorScale, color_bar_trace, surface_error
-from .figures import compare_meshes, mesh_arrays, simplify_mesh
+from .figures import compare_meshes
+from .meshes import mesh_arrays, simplify_mesh
 
 # %% ../../nbs/viz/shading.ipynb #80ea0ca7
 def normal_colors(

@@ -19,7 +19,7 @@ from skimage.measure import find_contours
 from torch.nn import functional as F
 
 from .errors import ColorScale, color_bar_html
-from .figures import mesh_arrays
+from .meshes import mesh_arrays
 from .images import encode_png
 from .sheets import image_table
 from .widgets import Viewer, control_row, control_width
