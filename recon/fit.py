@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
-           'known_shape', 'fit_figure', 'record', 'write_person', 'fit_one', 'main', 'cli']
+           'free_rates', 'known_shape', 'fit_figure', 'record', 'write_person', 'fit_one', 'main', 'cli']
 
-# %% ../nbs/03_fit.ipynb #485ea8f6
+# %% ../nbs/03_fit.ipynb #d4cf0ea1
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -14,7 +14,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/03_fit.ipynb #d4e6a6bd
+# %% ../nbs/03_fit.ipynb #4d2f8541
 import hashlib
 import json
 import sys
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from .config import Config, explain, is_script, run_script
 from .files import atomic_write, resolve_path
 
-# %% ../nbs/03_fit.ipynb #0314b1a2
+# %% ../nbs/03_fit.ipynb #0c24c598
 @dataclass
 class Fit(Config):
     "Cut people out of photos and fit a body to each."
@@ -50,7 +50,7 @@ class Fit(Config):
     debug: bool = False                     # stop at the first photo that fails, with the whole message
     limit: int = 0                          # at most so many photos; 0: all
 
-# %% ../nbs/03_fit.ipynb #08e9dfa8
+# %% ../nbs/03_fit.ipynb #db3669d3
 def list_photos(place: Path, limit: int = 0) -> dict[str, Path]:
     "Photos by name: a file, or those of a folder without masks; ValueError or FileNotFoundError where there are none."
     from recon.photo.load import SUFFIXES
@@ -76,7 +76,7 @@ def companions(cfg: Fit, photo: Path) -> dict[str, Path | None]:
     return dict(keypoints=find_beside(photo, cfg.keypoints, ("_keypoints.json", *plain)),
                 mask=find_beside(photo, cfg.masks, ("_mask.png", "_mask.jpg", *images)))
 
-# %% ../nbs/03_fit.ipynb #b7833542
+# %% ../nbs/03_fit.ipynb #651b39d2
 VERSION = 1   # of what a fit is; raised when fits change
 
 def build_key(cfg: Fit, photo: Path, given: dict) -> str:
@@ -103,12 +103,19 @@ def remember(folder: Path, name: str, key: str, people: list[str]):
     known = json.loads(index.read_text()) if index.exists() else {}
     with atomic_write(index) as partial: partial.write_text(json.dumps(known | {name: dict(key=key, people=people)}, indent=1))
 
-# %% ../nbs/03_fit.ipynb #59748ecb
+# %% ../nbs/03_fit.ipynb #34bd9f80
+def free_rates(cfg: Fit) -> dict[str, float]:
+    "Learning rate 0 for what SiTH's options keep."
+    kept = dict(turn=cfg.opt_orient, angles=cfg.opt_pose, shape=cfg.opt_betas)
+    return {name: 0. for name, is_free in kept.items() if not is_free}
+
 def known_shape(cfg: Fit) -> dict[str, float]:
-    "What the user knows of the shape."
+    "What the user knows of the shape; ValueError where it cannot be."
     if cfg.gender and cfg.gender not in ("female", "male"): raise ValueError(f"gender={cfg.gender!r}; expected female or male")
+    if cfg.height and not .4 < cfg.height < 2.6: raise ValueError(f"height={cfg.height}; expected metres, .4 to 2.6")
+    from recon.fitting.prior import anny_age
     known = dict(height=cfg.height) if cfg.height > 0 else {}
-    if cfg.age >= 0: known["age"] = cfg.age
+    if cfg.age >= 0: known["age"] = anny_age(cfg.age)
     if cfg.gender: known["gender"] = float(cfg.gender == "female")
     return known
 
@@ -117,7 +124,7 @@ def fit_figure(cfg: Fit, figure):
     from recon.fitting.photo import fit_photo, make_evidence, score_fit
     place = figure.keypoints.moved(lambda xy: (xy*2/cfg.size - 1)*[1, -1])
     evidence = make_evidence(place.body, place.left_hand, place.right_hand, figure.keypoints.world, figure.alpha)
-    fit = fit_photo(evidence, cfg.distance, cfg.lifter)
+    fit = fit_photo(evidence, cfg.distance, cfg.lifter, known=known_shape(cfg), rates=free_rates(cfg))
     return evidence, fit, score_fit(fit, evidence)
 
 def record(cfg: Fit, figure, fit, score) -> dict:
@@ -134,22 +141,24 @@ def write_person(cfg: Fit, name: str, figure) -> list[str]:
     import numpy as np
     import trimesh
     from recon.photo.keypoints import write_keypoints
+    from recon.photo.preflight import preflight
     from recon.viz.fits import fit_sheet
     from recon.viz.images import encode_jpeg
     folder = resolve_path(cfg.data_root)
     _, fit, score = fit_figure(cfg, figure)
-    warnings = figure.notes + score.warnings
+    before = preflight(figure)
+    warnings = figure.notes + [warning.text for warning in before] + score.warnings
     if cfg.refuse and score.warnings: raise ValueError("the fit is refused: " + "; ".join(score.warnings))
     vertices, _ = fit.body()
     sheet = fit_sheet(figure.photo, figure.image, figure.keypoints, vertices, f"{name}  {'; '.join(warnings)}")
     with atomic_write(folder/"images"/f"{name}.png") as path: cv2.imwrite(str(path), cv2.cvtColor(figure.image, cv2.COLOR_RGBA2BGRA))
     with atomic_write(folder/"keypoints"/f"{name}.json") as path: write_keypoints(path, [figure.keypoints])
     with atomic_write(folder/"fit"/f"{name}.jpg") as path: path.write_bytes(encode_jpeg(sheet))
-    with atomic_write(folder/"fit"/f"{name}.json") as path: path.write_text(json.dumps(record(cfg, figure, fit, score), indent=1))
+    with atomic_write(folder/"fit"/f"{name}.json") as path: path.write_text(json.dumps(record(cfg, figure, fit, score) | dict(preflight=[asdict(warning) for warning in before]), indent=1))
     with atomic_write(folder/"body"/f"{name}.ply") as path: trimesh.PointCloud(vertices.numpy().astype(np.float32)).export(path)
     return warnings
 
-# %% ../nbs/03_fit.ipynb #e1b5c091
+# %% ../nbs/03_fit.ipynb #fdf7dc38
 def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
     "Fit the people meant in one photo; their names."
     from recon.photo.load import load_photo
@@ -162,7 +171,6 @@ def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
     names = [name] if len(figures) == 1 else [f"{name}_{k}" for k in range(len(figures))]
     for person, figure in zip(names, figures):
         warnings = write_person(cfg, person, figure)
-        if figure.people > 1 and cfg.person == "auto": warnings = [*warnings, f"{figure.people} people; the largest central one is meant (`person`: a number or all)"]
         tqdm.write(f"{person}: {'; '.join(warnings) or 'fine'}")
     remember(folder, name, key, names)
     return names
@@ -183,12 +191,12 @@ def main(cfg: Fit) -> dict[str, list[str]]:
     print(f"{people} people of {len(made)} photos in {resolve_path(cfg.data_root)}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return made
 
-# %% ../nbs/03_fit.ipynb #eea6c975
+# %% ../nbs/03_fit.ipynb #23f08cf1
 SITH = {"-i": "--photos", "-o": "--data_root", "--input_folder": "--photos", "--output_folder": "--data_root"}
 
 def cli(argv=None):
     "The command line, SiTH's options included."
     run_script(Fit, main, [SITH.get(word, word) for word in (sys.argv[1:] if argv is None else argv)])
 
-# %% ../nbs/03_fit.ipynb #50b66380
+# %% ../nbs/03_fit.ipynb #33c2843c
 if is_script(globals()): cli()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PER_STYLE', 'NOISE', 'pose_library', 'limb_masks', 'noise_scale', 'sample_angles', 'shape_library', 'average_shape',
-           'PosePrior', 'limit_penalty', 'make_prior', 'package_file', 'pose_prior', 'save_prior']
+           'anny_age', 'PosePrior', 'limit_penalty', 'make_prior', 'package_file', 'pose_prior', 'save_prior']
 
-# %% ../../nbs/fitting/prior.ipynb #b048f614
+# %% ../../nbs/fitting/prior.ipynb #e14fadc2
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..files import root
 from .skeleton import SHAPE_NAMES, angle_count, from_anny_pose, joints, limits, slices
 from ..synth.shape import sample_phenotype
 
-# %% ../../nbs/fitting/prior.ipynb #514a2ebd
+# %% ../../nbs/fitting/prior.ipynb #d84abdba
 PER_STYLE = 40
 
 @lru_cache
@@ -43,7 +43,7 @@ def limb_masks() -> Tensor:
         masks[limb, slices()[joint.name]] = True
     return masks
 
-# %% ../../nbs/fitting/prior.ipynb #c9eb1445
+# %% ../../nbs/fitting/prior.ipynb #f570a5d2
 NOISE = dict(spine=8, neck=10, collar=6, shoulder=12, elbow=12, forearm=20, wrist=12, finger=12, hip=9, knee=8, ankle=8)   # degrees
 
 @lru_cache
@@ -65,7 +65,7 @@ def sample_angles(count: int, generator: torch.Generator) -> Tensor:
     noise = torch.randn(count, angle_count(), generator=generator)
     return (angles + strength*noise_scale()*noise).clamp(*limits())
 
-# %% ../../nbs/fitting/prior.ipynb #f46063d7
+# %% ../../nbs/fitting/prior.ipynb #cd3a30cd
 @lru_cache
 def shape_library(seed: int = 0, count: int = 1000) -> Tensor:
     "Phenotypes (count,11) in [0,1]."
@@ -79,7 +79,22 @@ def average_shape(age: float = .67) -> Tensor:
     shape[SHAPE_NAMES.index("age")] = age
     return shape
 
-# %% ../../nbs/fitting/prior.ipynb #549416d0
+# %% ../../nbs/fitting/prior.ipynb #c220b8c7
+@lru_cache
+def _age_table() -> tuple[np.ndarray, np.ndarray]:
+    "Years, and Anny's measure of age at each: the mean of girls and boys."
+    from anny.paths import get_anny_root_dir
+    tables = [torch.load(get_anny_root_dir()/f"data/shape_calibration/{kind}.pth", weights_only=True)["morphological_age_mapping"]
+              for kind in ("girls", "boys")]
+    years = np.arange(0., 91)
+    stages = [np.interp(years, table["morphological_age_anchors"].numpy(), table["anny_age_anchors"].numpy()) for table in tables]
+    return years, np.mean(stages, 0)
+
+def anny_age(years: float) -> float:
+    "Anny's measure of an age in years."
+    return float(np.interp(years, *_age_table()))
+
+# %% ../../nbs/fitting/prior.ipynb #2121c799
 @dataclass
 class PosePrior:
     "A Gaussian over joint angles."
@@ -101,7 +116,7 @@ def make_prior(count: int = 8000) -> PosePrior:
     covariance = torch.cov(drawn.T) + torch.eye(angle_count())*.05**2
     return PosePrior(drawn.mean(0), torch.linalg.cholesky(torch.linalg.inv(covariance)))
 
-# %% ../../nbs/fitting/prior.ipynb #61815163
+# %% ../../nbs/fitting/prior.ipynb #9355007b
 def package_file(name: str) -> Path:
     "A data file that comes with this folder of the package."
     here = Path(globals().get("__file__", root()/"recon"/"fitting"/"prior.py"))
