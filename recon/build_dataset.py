@@ -71,7 +71,7 @@ def outfit_of(i: int, first_test: int) -> str | None:
 def checked_folders(cfg: BuildDataset) -> dict[str, str]:
     "The folders of assets and poses, every file of them read once: what is damaged is known before hours of building."
     from recon.body.bvh import load_clips
-    from recon.synth.assets import load_wardrobe
+    from recon.synth.wardrobe import load_wardrobe
 
     options = dict(assets=cfg.assets, poses=cfg.poses)
     folders = {name: resolve_path(value) for name, value in options.items() if value}

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['MAX_GENUS', 'MAX_OUTSIDE', 'Health', 'measure_scan', 'check_seed', 'check_seeds', 'summarize', 'main']
 
-# %% ../../nbs/synth/check.ipynb #c4ec0003
+# %% ../../nbs/synth/check.ipynb #87cf3597
 import multiprocessing
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 import numpy as np
@@ -17,7 +18,9 @@ import trimesh
 from ..geometry.query import MeshQuery
 from .person import Person, make_person
 
-# %% ../../nbs/synth/check.ipynb #c4ec0006
+# %% ../../nbs/synth/check.ipynb #8c2fc91b
+MAX_GENUS, MAX_OUTSIDE = 4, 5.   # handles; mm
+
 @dataclass
 class Health:
     "What is known about the scan of one person."
@@ -31,49 +34,62 @@ class Health:
 
     @property
     def sound(self) -> bool:
-        "Closed, in one piece, of at most `GENUS` handles, the body inside up to `OUTSIDE` mm."
+        "Closed, in one piece, of at most `MAX_GENUS` handles, the body inside up to `MAX_OUTSIDE` mm."
         return self.watertight and self.pieces == 1 and self.genus <= MAX_GENUS and self.outside < MAX_OUTSIDE
 
-MAX_GENUS, MAX_OUTSIDE = 4, 5.
-
-def measure_scan(person: Person, seconds: float = 0.) -> Health:
-    "Measure a person."
+def measure_scan(
+    person: Person,
+    seconds: float = 0.,   # that it took
+) -> Health:
+    "Measure the scan of a person."
     scan = trimesh.Trimesh(person.vertices, person.faces, process=False)
     query = MeshQuery(torch.as_tensor(person.vertices), torch.as_tensor(person.faces))
     outside = query.signed_distance(torch.as_tensor(person.body_vertices)).numpy()/person.scale*1000
     pieces = scan.body_count
-    return Health(person.seed, person.label, bool(scan.is_watertight), pieces, pieces - scan.euler_number//2, float(np.percentile(outside, 99)), seconds)
+    genus = pieces - scan.euler_number//2
+    far = float(np.percentile(outside, 99))
+    return Health(person.seed, person.label, bool(scan.is_watertight), pieces, genus, far, seconds)
 
-# %% ../../nbs/synth/check.ipynb #c4ec000a
+# %% ../../nbs/synth/check.ipynb #7dfa3975
 def check_seed(seed: int, resolution: int) -> Health:
-    "Make and measure the person of a seed."
+    "Make and measure the person of a seed, in one thread."
     torch.set_num_threads(1)
     start = time.process_time()
     person = make_person(seed, resolution)
     return measure_scan(person, time.process_time() - start)
 
-def check_seeds(seeds, resolution: int = 224, workers: int = 1):
-    "Yield the `Health` of each seed, in order."
-    if workers < 2: yield from (check_seed(seed, resolution) for seed in seeds)
-    else:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            yield from pool.imap(partial(check_seed, resolution=resolution), seeds)
+def check_seeds(
+    seeds,
+    resolution: int = 224,   # voxels along [-1, 1]
+    workers: int = 1,        # processes
+) -> Iterator[Health]:       # in order
+    "Make and measure the people of many seeds."
+    if workers < 2:
+        yield from (check_seed(seed, resolution) for seed in seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(partial(check_seed, resolution=resolution), seeds)
 
 def summarize(found: list[Health]) -> str:
-    "The figures of many people in words."
-    genus, worst = np.array([h.genus for h in found]), max(found, key=lambda h: h.outside)
-    return (f"{sum(h.watertight for h in found)} of {len(found)} watertight, {sum(h.pieces == 1 for h in found)} in one piece; "
-            f"genus {np.median(genus):.0f} in the middle, {genus.max()} at most; body outside p99 {worst.outside:.1f} mm (seed {worst.seed}); "
-            f"{np.mean([h.seconds for h in found]):.1f} CPU s a person")
+    "Put the figures of many people into words."
+    genus = np.array([health.genus for health in found])
+    worst = max(found, key=lambda health: health.outside)
+    seconds = np.mean([health.seconds for health in found])
+    return (f"{sum(health.watertight for health in found)} of {len(found)} watertight, "
+            f"{sum(health.pieces == 1 for health in found)} in one piece; "
+            f"genus {np.median(genus):.0f} in the middle, {genus.max()} at most; "
+            f"body outside p99 {worst.outside:.1f} mm (seed {worst.seed}); {seconds:.1f} CPU s a person")
 
-# %% ../../nbs/synth/check.ipynb #c4ec000d
+# %% ../../nbs/synth/check.ipynb #639165b7
 def main():
     "Measure the first seeds and say which are not sound."
-    count, resolution, workers = (int(value) for value in (sys.argv[1:] + ["64", "224", "1"][len(sys.argv) - 1:]))
+    given = [int(word) for word in sys.argv[1:]]
+    count, resolution, workers = given + [64, 224, 1][len(given):]
     found = []
     for health in check_seeds(range(count), resolution, workers):
         found.append(health)
-        print(f"{health.seed:4d} {'ok ' if health.sound else 'BAD'} genus {health.genus:2d}  outside {health.outside:4.1f} mm  {health.seconds:5.1f} s  {health.label}", flush=True)
+        print(f"{health.seed:4d} {'ok ' if health.sound else 'BAD'} genus {health.genus:2d}  "
+              f"outside {health.outside:4.1f} mm  {health.seconds:5.1f} s  {health.label}", flush=True)
     print(summarize(found), f"at {resolution}")
     sys.exit(not all(health.sound for health in found))
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CROWN', 'FACE', 'FACE_AXES', 'LOCK_STEPS', 'Roots', 'make_locks']
 
-# %% ../../nbs/synth/locks.ipynb #6e5ec1d3
+# %% ../../nbs/synth/locks.ipynb #ca1605ee
 from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
@@ -15,7 +15,7 @@ from .head import HAIRLINE, HEAD_CENTER, Ground, Head, above_rim, scalp
 from .noise import Noise, ramp
 from .template import Places
 
-# %% ../../nbs/synth/locks.ipynb #4a26dec7
+# %% ../../nbs/synth/locks.ipynb #b73f1298
 def _spread_roots(place: Places, above: np.ndarray, count: int, rng) -> np.ndarray:
     "Rows (N,) of places of the scalp that lie in evenly spread directions, `count` on the whole sphere."
     number = np.arange(count) + .5
@@ -31,7 +31,7 @@ def _forelock(place: Places) -> np.ndarray:
     "Where (N,) bool hair may fall over the forehead."
     return (place.z > .085) & (place.y > .895) & (np.abs(place.x) < .047)
 
-# %% ../../nbs/synth/locks.ipynb #378700a0
+# %% ../../nbs/synth/locks.ipynb #42854c2e
 @dataclass
 class Roots:
     "Where N locks begin, and what was drawn for each; metres."
@@ -66,7 +66,7 @@ def _draw_roots(head: Head, noise: Noise, style: str, line: float, parting: floa
     lift = np.where(fringe, .35, .5 if hatted else 1.)*lift*head.size
     return Roots(rows, place, above[rows], fringe, side, rank, length, lift, stray)
 
-# %% ../../nbs/synth/locks.ipynb #bb0bff0d
+# %% ../../nbs/synth/locks.ipynb #2a2a6001
 CROWN = np.array([.012, .955, -.04])        # metres, on the template
 FACE = np.array([0, .805, .135])            # centre of the ellipsoid
 FACE_AXES = np.array([.073, .105, .100])    # its half axes
@@ -89,7 +89,7 @@ def _beside_face(point: np.ndarray, side: np.ndarray) -> np.ndarray:
     room = np.sqrt(np.clip(1 - y**2 - np.minimum(z, 0)**2, 0, None))*FACE_AXES[0]
     return np.column_stack([np.where(side*point[:, 0] < room, side*room, point[:, 0]), point[:, 1:]])
 
-# %% ../../nbs/synth/locks.ipynb #e943f4b5
+# %% ../../nbs/synth/locks.ipynb #177dce63
 LOCK_STEPS = 26
 
 def _scalp_heading(head: Head, kind: HairStyle, roots: Roots, here: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def _lay_on_ground(head: Head, ground: Ground, roots: Roots, point: np.ndarray, 
     beside = head.to_person(_beside_face(head.to_template(point), roots.side))
     return np.where(roots.fringe[:, None], point, beside), normal
 
-# %% ../../nbs/synth/locks.ipynb #a9956500
+# %% ../../nbs/synth/locks.ipynb #bbb009ae
 def _grow(head: Head, ground: Ground, start: np.ndarray, kind: HairStyle, roots: Roots) -> np.ndarray:
     "Paths (LOCK_STEPS+1,N,3) of locks from `start` (N,3): over the scalp, then down, around the face."
     point, pace = start, roots.length/LOCK_STEPS
@@ -132,7 +132,7 @@ def _grow(head: Head, ground: Ground, start: np.ndarray, kind: HairStyle, roots:
         path.append(point)
     return np.stack(path)
 
-# %% ../../nbs/synth/locks.ipynb #d93ffefe
+# %% ../../nbs/synth/locks.ipynb #8e9177b9
 def _barbers_line(z: np.ndarray, x: np.ndarray) -> np.ndarray:
     "Height (N,) at which short locks end: the hairline, and free ears."
     ear = (np.abs(x) > .045) & (z > .012) & (z < .088)
@@ -154,7 +154,7 @@ def _cut_at(
     low = np.floor(at).astype(int).clip(0, len(path) - 2)
     return path[low, rows]*(1 - at + low)[..., None] + path[low + 1, rows]*(at - low)[..., None]
 
-# %% ../../nbs/synth/locks.ipynb #0a45acbb
+# %% ../../nbs/synth/locks.ipynb #b0b38009
 def _trim(head: Head, path: np.ndarray, style: str, roots: Roots, samples: int, rng) -> np.ndarray:
     "Cut paths (S,N,3) to the length of a style, uneven by millimetres, and smooth them."
     kind, count = HAIR_STYLES[style], path.shape[1]
@@ -177,7 +177,7 @@ def _arc_length(path: np.ndarray) -> np.ndarray:
     steps = np.linalg.norm(np.diff(path, axis=0), axis=2)
     return np.concatenate([np.zeros((1, path.shape[1])), steps.cumsum(0)])
 
-# %% ../../nbs/synth/locks.ipynb #a9c6668c
+# %% ../../nbs/synth/locks.ipynb #57e72d71
 def _swing(ground: Ground, path: np.ndarray, kind: HairStyle, size: float, phase: np.ndarray) -> tuple:
     "Let paths (S,N,3) wave or curl; return them and the directions (S,N,3) that face outward."
     outward = normalize(ground.height(path.reshape(-1, 3))[1].reshape(path.shape))
@@ -191,7 +191,7 @@ def _swing(ground: Ground, path: np.ndarray, kind: HairStyle, size: float, phase
     swing = across*(strength*np.cos(turn))[..., None] + outward*(strength*out)[..., None]
     return path + swing, outward
 
-# %% ../../nbs/synth/locks.ipynb #9efe0604
+# %% ../../nbs/synth/locks.ipynb #817089cf
 def _ribbons(
     path: np.ndarray,      # (S,N,3)
     outward: np.ndarray,   # (S,N,3) directions that strips face
@@ -217,7 +217,7 @@ def _ribbons(
     density = np.repeat(density.ravel(), 3)
     return Hair(points.reshape(-1, 3), faces.reshape(-1, 3), strands, density, thickness, shade.ravel())
 
-# %% ../../nbs/synth/locks.ipynb #c8be51e3
+# %% ../../nbs/synth/locks.ipynb #932bbe91
 def make_locks(
     head: Head,
     ground: Ground,      # what they lie on

@@ -6,7 +6,7 @@
 __all__ = ['PLACE_COLUMNS', 'ARM_BONES', 'LEG_BONES', 'HELPERS', 'Places', 'Part', 'make_part', 'distance_along_limb', 'Template',
            'load_template', 'linear_blend_skinning']
 
-# %% ../../nbs/synth/template.ipynb #ab319252
+# %% ../../nbs/synth/template.ipynb #bc45c6ce
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 import numpy as np
@@ -17,7 +17,7 @@ from ..body.anny import AnnyBody, cavity_vertices, load_anny, one_thread
 from .cut import mesh_normals
 from .subdivide import loop_subdivide, subdivide_corners
 
-# %% ../../nbs/synth/template.ipynb #131f64ff
+# %% ../../nbs/synth/template.ipynb #275ecc7c
 PLACE_COLUMNS = (
     "x", "y", "z",            # metres on the rest body, y up
     "arm", "along_arm",       # share of the skinning weight; metres from the shoulder joint towards the hand
@@ -46,7 +46,7 @@ class Places:
 for _column, _name in enumerate(PLACE_COLUMNS):
     setattr(Places, _name, property(lambda self, column=_column: self.table[:, column]))
 
-# %% ../../nbs/synth/template.ipynb #4f826dd9
+# %% ../../nbs/synth/template.ipynb #decfbffd
 @dataclass
 class Part:
     "A refined piece of the whole mesh of M vertices."
@@ -72,7 +72,7 @@ def make_part(
         uv = subdivide_corners(uv)
     return Part(matrix, faces, uv)
 
-# %% ../../nbs/synth/template.ipynb #9e301c81
+# %% ../../nbs/synth/template.ipynb #ecf2a591
 @lru_cache
 def _base_mesh(path: str):
     "Vertices, texture coordinates and groups of MakeHuman's base mesh."
@@ -90,7 +90,7 @@ def _helper_triangles(names: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
     return triangles("face_vertex_indices"), np.asarray(uv)[triangles("face_texture_coordinate_indices")]
 
-# %% ../../nbs/synth/template.ipynb #a88698ee
+# %% ../../nbs/synth/template.ipynb #11cd2fc7
 def distance_along_limb(
     points: np.ndarray,   # (N,3) metres
     start, middle, end,   # (3,) joints: shoulder, elbow and wrist, or hip, knee and ankle
@@ -103,7 +103,7 @@ def distance_along_limb(
     past = 1/(1 + np.exp(-np.clip((upper - first + lower)/.02, -50, 50)))
     return upper*(1 - past) + (first + lower)*past, first + second
 
-# %% ../../nbs/synth/template.ipynb #2ea43125
+# %% ../../nbs/synth/template.ipynb #3b01f03a
 ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 LEG_BONES = ("upperleg", "lowerleg", "foot", "toe")
 HELPERS = dict(   # name of the part: groups of the base mesh, steps of subdivision
@@ -118,7 +118,6 @@ class Template:
         self.joints = dict(zip(body.bone_names, adult.heads.double().numpy()))       # (3,) by name of the bone
         self.skinning = body.net.dense_vertex_bone_weights.numpy()                   # (19158,163)
         self.mesh_places = Places(self._measure_places())                            # of the whole mesh, without normals
-        self.places_of_mesh = self.mesh_places.table
         self.parts = self._make_parts()
         for part in self.parts.values():
             table = part.matrix @ self.mesh_places.table
@@ -135,7 +134,7 @@ class Template:
         "Faces (4F,) bool of the refined skin that lie in an eye socket or the mouth; a scan has neither."
         return np.tile(cavity_vertices()[self.skin_faces].all(1), 4)
 
-# %% ../../nbs/synth/template.ipynb #1d4a4cfa
+# %% ../../nbs/synth/template.ipynb #2fb3a2ba
 @patch
 def _make_parts(self: Template) -> dict[str, Part]:
     "Cut the skin, `body`, and the `HELPERS` out of the whole mesh."
@@ -159,7 +158,7 @@ def _bones_below(self: Template, bone: str) -> list[str]:
         if parent >= 0 and names[parent] in chosen: chosen.append(name)
     return chosen
 
-# %% ../../nbs/synth/template.ipynb #e2771a69
+# %% ../../nbs/synth/template.ipynb #8b5d4971
 @patch
 def _limb_distance(self: Template, side: str, first: str, second: str, end: str) -> tuple[np.ndarray, float]:
     "Distance (V,) along the limb of these bones on a `side`, \"L\" or \"R\", and its length, metres."
@@ -182,14 +181,14 @@ def _measure_places(self: Template) -> np.ndarray:
     arm, leg = self._skinning_share(ARM_BONES), self._skinning_share(LEG_BONES)
     return np.column_stack([self.rest, arm, along_arm, leg, along_leg, foot, head, hand])
 
-# %% ../../nbs/synth/template.ipynb #fc18368e
+# %% ../../nbs/synth/template.ipynb #195e3dca
 @lru_cache
 @one_thread()
 def load_template() -> Template:
     "Make the template of the free body, once a process."
     return Template(load_anny())
 
-# %% ../../nbs/synth/template.ipynb #3d90d189
+# %% ../../nbs/synth/template.ipynb #5094582b
 def linear_blend_skinning(
     points: np.ndarray,     # (N,3) in the rest pose, metres
     skinning: np.ndarray,   # (N,163) share of each bone
