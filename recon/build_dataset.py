@@ -109,7 +109,8 @@ def sources(cfg: BuildDataset) -> list[str]:
 def subject_specs(cfg: BuildDataset) -> dict[str, dict[str, dict]]:
     """For each source, the specification of each subject by its name;
     where there are several, scans bear their folder's name too."""
-    names, found = sources(cfg), {}
+    names = sources(cfg)
+    found = {}
     if "people" in names and cfg.body_model != "anny":
         raise ValueError(f"body_model={cfg.body_model}: procedural people have Anny's body; build them apart, or "
                          f"leave body_model=anny")
@@ -159,7 +160,8 @@ def make_tasks(cfg: BuildDataset, folder: Path) -> tuple[dict[str, dict], dict[s
 
     content_stamp.cache_clear()
     found = subject_specs(cfg)
-    tasks, parts = {}, split_subjects(cfg, found)
+    tasks = {}
+    parts = split_subjects(cfg, found)
     for made in found.values():
         for name, spec in made.items():
             options = file_options(cfg) | dict(keep_scan=name not in parts["train"])
@@ -207,7 +209,8 @@ def print_estimate(cfg: BuildDataset, tasks: dict[str, dict], width: int):
 
     costs = {name: subject_cost(**task) for name, task in tasks.items()}
     folder = next(iter(tasks.values()))["path"].parent
-    forecast, free = Forecast(costs, width), free_disk(folder)
+    forecast = Forecast(costs, width)
+    free = free_disk(folder)
     memory = sum(cost.memory for cost in list(costs.values())[:width])
     print(f"about {format_duration(forecast.seconds)} with {width} processes, {format_bytes(forecast.size)} "
           f"of the {format_bytes(free)} free on the disk, {format_bytes(memory)} of memory")
@@ -242,8 +245,11 @@ def build(cfg: BuildDataset, tasks: dict[str, dict]) -> dict[str, str]:
     from recon.data.pool import open_pool, run_tasks
 
     width = count_processes(cfg, tasks)
-    forecast, folder = print_estimate(cfg, tasks, width), next(iter(tasks.values()))["path"].parent
-    guess, begin, results = _describe_guess(forecast), time.monotonic(), {}
+    forecast = print_estimate(cfg, tasks, width)
+    folder = next(iter(tasks.values()))["path"].parent
+    guess = _describe_guess(forecast)
+    begin = time.monotonic()
+    results = {}
     arguments = {name: (task,) for name, task in tasks.items()}
     with tqdm(total=len(tasks), desc="build", unit="subject") as bar, \
          closing(run_tasks(build_task, arguments, open_pool(cfg.scheduler), width)) as running:

@@ -33,7 +33,8 @@ def sample_augmentation(
         out["light"] = light.numbers()
     out["background"] = torch.ones(3) if white_bg or rng is None else torch.tensor(rng.random(3)).float()
     if aug_jitter and rng is not None:
-        factors, hue = rng.uniform(.5, 1.5, 3), rng.uniform(-.25, .25)*2*np.pi
+        factors = rng.uniform(.5, 1.5, 3)
+        hue = rng.uniform(-.25, .25)*2*np.pi
         out["jitter"] = torch.tensor([*factors, hue]).float()
     return out
 

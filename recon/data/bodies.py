@@ -27,7 +27,8 @@ def read_body_mesh(path: Path) -> tuple[np.ndarray, Tensor]:
     path = Path(path)
     try:
         mesh = read_obj(path) if path.suffix.lower() == ".obj" else read_ply_mesh(path)
-        points, faces = mesh.vertices, mesh.faces
+        points = mesh.vertices
+        faces = mesh.faces
     except (OSError, ValueError) as e: raise ValueError(f"{path}: cannot be read as a mesh ({e})") from e
     if not np.isfinite(points).all():
         raise ValueError(f"{path}: vertices that are NaN or infinite; register the body again")
@@ -66,7 +67,8 @@ def load_body_topology(
     if path.suffix.lower() in (".obj", ".ply"): rest, corners = read_body_mesh(path)
     else:
         model = SmplBody(read_model_file(_model_file(path, "smplx" if vertices == 10_475 else "smpl")))
-        rest, corners = model.template.numpy(), model.faces
+        rest = model.template.numpy()
+        corners = model.faces
     found = 0 if corners is None else len(corners)
     if (len(rest), found) != (vertices, faces):
         raise ValueError(f"{path}: a body of {len(rest)} vertices and {found} faces; the dataset's has {vertices} and "

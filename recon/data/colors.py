@@ -53,7 +53,8 @@ class Texture:
 @patch
 def _wrapped(self: Texture, uv: Tensor) -> tuple[Tensor, Tensor]:
     "The image with one texel of its neighbours around it, and coordinates (N,2) folded into it."
-    image, folded = self.image, uv.clone()
+    image = self.image
+    folded = uv.clone()
     for k, (wrap, axis) in enumerate(zip(self.wrap, (1, 0))):
         size = image.shape[axis]
         folded[:, k] = fold(uv[:, k], wrap)

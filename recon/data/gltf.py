@@ -54,12 +54,14 @@ class Gltf:
 # %% ../../nbs/data/gltf.ipynb #60892a6b
 def open_gltf(path: Path) -> Gltf:
     "Read a GLB or glTF; ValueError where it is none, or requires an extension that is not read."
-    path, binary = Path(path), b""
+    path = Path(path)
+    binary = b""
     data = path.read_bytes()
     try:
         if data[:4] == b"glTF":
             length, kind = struct.unpack_from("<I4s", data, 12)
-            text, rest = data[20:20 + length], data[20 + length:]
+            text = data[20:20 + length]
+            rest = data[20 + length:]
             if len(rest) >= 8: binary = rest[8:8 + struct.unpack_from("<I", rest)[0]]
         else: text = data
         tables = json.loads(text)
@@ -91,7 +93,8 @@ def read_accessor(gltf: Gltf, k: int, normalize: bool = False) -> np.ndarray:
     "Numbers (N,W) of accessor `k`; whole numbers by their largest where they are normalized, or must be."
     accessor = gltf.rows("accessors")[k]
     kind = np.dtype(_COMPONENTS[accessor["componentType"]])
-    width, count = _WIDTHS[accessor["type"]], accessor["count"]
+    width = _WIDTHS[accessor["type"]]
+    count = accessor["count"]
     if "bufferView" in accessor: found = _rows_of(gltf, accessor, kind, count, width)
     elif count <= 2**26: found = np.zeros((count, width), kind)
     else: raise ValueError(f"{gltf.path}: an accessor of {count} rows without data")
@@ -118,11 +121,13 @@ def _node_matrix(node: dict) -> np.ndarray:
 # %% ../../nbs/data/gltf.ipynb #36519597
 def placed_meshes(gltf: Gltf) -> list[tuple[int, np.ndarray]]:
     "Row of each mesh of the scene and its transform (4,4); ValueError for nodes that hang on themselves."
-    nodes, scenes = gltf.rows("nodes"), gltf.rows("scenes")
+    nodes = gltf.rows("nodes")
+    scenes = gltf.rows("scenes")
     if not nodes: return [(k, np.eye(4)) for k in range(len(gltf.rows("meshes")))]
     if scenes: roots = scenes[gltf.tables.get("scene", 0)].get("nodes", [])
     else: roots = sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", ())})
-    found, todo = [], [(k, np.eye(4), 0) for k in reversed(roots)]
+    found = []
+    todo = [(k, np.eye(4), 0) for k in reversed(roots)]
     while todo:
         k, above, depth = todo.pop()
         if depth > len(nodes): raise ValueError(f"{gltf.path}: its nodes hang on themselves in a circle")

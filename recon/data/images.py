@@ -17,10 +17,10 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 # %% ../../nbs/data/images.ipynb #9e3b3d62
 MAX_PIXELS = 2**27   # 11,585 x 11,585
 
-def check_size(width: int, height: int, name: str):
-    "Raise ValueError for an image of no pixels, or of more than `MAX_PIXELS`."
-    if 0 < width*height <= MAX_PIXELS: return
-    raise ValueError(f"{name}: an image of {width} x {height}; expected 1 to {MAX_PIXELS:,} pixels. Scale it down.")
+def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS):
+    "Raise ValueError for an image of no pixels, or of more than `limit`."
+    if 0 < width*height <= limit: return
+    raise ValueError(f"{name}: an image of {width} x {height}; expected 1 to {limit:,} pixels. Scale it down.")
 
 def _open(data: bytes, name: str) -> Image.Image:
     "An image whose header was read and whose size was checked."
@@ -55,7 +55,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile: return image.convert("RGB")
     try:
-        source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     except ImageCms.PyCMSError: return image.convert("RGB")
 
@@ -106,7 +107,8 @@ def _is_deep(image: Image.Image) -> bool:
 # %% ../../nbs/data/images.ipynb #cede2c36
 def is_premultiplied(pixels: np.ndarray) -> bool:
     "Whether the colours of a cut-out (H,W,4) in [0,1] look multiplied by their alpha."
-    colors, alpha = pixels[..., :3], pixels[..., 3]
+    colors = pixels[..., :3]
+    alpha = pixels[..., 3]
     soft = (alpha > .15) & (alpha < .85)
     if soft.sum() < 16 or (colors.max(-1) > alpha + 1.5/255).any(): return False
     opaque = (alpha > .99).astype(np.uint8)

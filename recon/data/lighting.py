@@ -40,7 +40,8 @@ def apply(self: Light,
 
 def _random_direction(rng: np.random.Generator, z: int) -> tuple:
     "A unit vector to a lamp on the side of `z` (1 in front, -1 behind), up to 63 degrees aside, 11 below and 57 above."
-    turn, rise = rng.uniform(-1.1, 1.1), rng.uniform(-.2, 1.)
+    turn = rng.uniform(-1.1, 1.1)
+    rise = rng.uniform(-.2, 1.)
     return float(np.sin(turn)*np.cos(rise)), float(np.sin(rise)), float(z*np.cos(turn)*np.cos(rise))
 
 @patch(cls_method=True)

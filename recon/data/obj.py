@@ -121,7 +121,8 @@ def _read_color(rest: bytes, where: str) -> tuple:
 # %% ../../nbs/data/obj.ipynb #a34913c8
 def read_mtl(path: Path) -> dict[bytes, Material]:
     "Materials by name; ValueError with the line that cannot be read."
-    materials, material = {}, None
+    materials = {}
+    material = None
     for number, line in enumerate(read_lines(path), 1):
         keyword, _, rest = line.replace(b"\t", b" ").partition(b" ")
         keyword, rest = keyword.lower(), rest.strip()
@@ -192,7 +193,8 @@ def _corners(rows: list[bytes], before: list) -> tuple[np.ndarray, np.ndarray]:
     "Vertex and texture index (C,2) of all corners, from 0, -1 for none; and how many corners (F,) each face has."
     counts = np.array([len(row.split()) for row in rows], np.int64)
     text = b" ".join(rows)
-    slashes, corners = text.count(b"/"), int(counts.sum())
+    slashes = text.count(b"/")
+    corners = int(counts.sum())
     if b"-" not in text and slashes % max(corners, 1) == 0 and b"//" not in text:
         width = slashes//max(corners, 1) + 1
         try: flat = np.array(text.replace(b"/", b" ").split(), dtype=np.int64)
@@ -229,7 +231,8 @@ def _corner_uv(coordinates: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def _materials_of_faces(uses: list, count: int, face: np.ndarray) -> tuple[np.ndarray, list]:
     "Material (F,) of each triangle and their names, those of no face left out."
-    material, names = np.zeros(count, np.int64), [b""]
+    material = np.zeros(count, np.int64)
+    names = [b""]
     for start, name in uses:
         if name not in names: names.append(name)
         material[start:] = names.index(name)
@@ -291,7 +294,8 @@ def _textured(material: Material, uv: torch.Tensor, faces: np.ndarray, folder: P
     if not files:
         file = find_file(folder, material.image)
         return [_load_texture(file, material.image, material, _fill(uv, own))], np.zeros(len(faces), int)
-    parts, part = [], np.zeros(len(faces), int)
+    parts = []
+    part = np.zeros(len(faces), int)
     for k, udim in enumerate(np.unique(number)):
         corner = torch.tensor([(udim - 1001) % 10, (udim - 1001) // 10]).float()
         name = _UDIM.sub(b"%d" % udim, material.image)
@@ -309,7 +313,8 @@ def _fill(uv: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/data/obj.ipynb #d9d5a70f
 def _libraries(mesh: ObjMesh, path: Path) -> tuple[dict[bytes, Material], list[str]]:
     "Materials of all `mtllib` lines, and the names of files that are not there."
-    materials, missing = {}, []
+    materials = {}
+    missing = []
     for rest in mesh.libraries:
         whole = find_file(path.parent, rest)
         files = {rest: whole} if whole else {word: find_file(path.parent, word) for word in rest.split()}
@@ -344,7 +349,8 @@ def obj_colors(mesh: ObjMesh, path: Path, image: Path = None):
 # %% ../../nbs/data/obj.ipynb #7364b22f
 def _mix_materials(mesh: ObjMesh, used: list[Material], uv, path: Path):
     "Colours of the materials in `used`, each for its faces."
-    parts, part = [], np.zeros(len(mesh.faces), np.int64)
+    parts = []
+    part = np.zeros(len(mesh.faces), np.int64)
     for k, material in enumerate(used):
         faces = np.flatnonzero(mesh.material == k)
         made, rows = _material_parts(mesh, material, uv, faces, path)

@@ -37,7 +37,9 @@ def _read_header(data: bytes, path: Path) -> tuple[str, list[Element], list[byte
     end = re.search(rb"(?:^|\n|\r)end_header[ \t]*(\r\n|\n|\r)", data[:1 << 16])
     if not data[:3].lower() == b"ply" or not end:
         raise ValueError(f"{path}: not a PLY, or its header has no end; export it again")
-    kind, elements, images = "", [], []
+    kind = ""
+    elements = []
+    images = []
     for line in re.split(rb"\r\n|\n|\r", data[:end.start()])[1:]:
         words = line.decode("latin-1").split()
         if not words: continue
@@ -68,7 +70,8 @@ def _add_property(elements: list, words: list, path: Path):
 # %% ../../nbs/data/ply.ipynb #e56d4316
 def _row_type(element: Element, counts: dict, order: str) -> np.dtype:
     "The type of a binary row whose lists have the lengths `counts`."
-    scalars, lists = dict(element.scalars), {name: kinds for name, *kinds in element.lists}
+    scalars = dict(element.scalars)
+    lists = {name: kinds for name, *kinds in element.lists}
     fields = []
     for name in element.order:
         if name in scalars: fields.append((name, order + scalars[name]))
@@ -77,7 +80,9 @@ def _row_type(element: Element, counts: dict, order: str) -> np.dtype:
 
 def _first_counts(element: Element, data: bytes, start: int, order: str) -> dict:
     "Lengths of the lists of the row at `start`."
-    counts, scalars, lists = {}, dict(element.scalars), {name: kinds for name, *kinds in element.lists}
+    counts = {}
+    scalars = dict(element.scalars)
+    lists = {name: kinds for name, *kinds in element.lists}
     for name in element.order:
         if name in scalars: start += np.dtype(scalars[name]).itemsize
         else:
@@ -90,7 +95,8 @@ def _first_counts(element: Element, data: bytes, start: int, order: str) -> dict
 # %% ../../nbs/data/ply.ipynb #d946bf90
 def _binary_rows(element: Element, data: bytes, start: int, order: str) -> tuple[list, int]:
     "Runs of rows of one shape, as structured arrays, and where the next element begins."
-    runs, left = [], element.count
+    runs = []
+    left = element.count
     while left:
         kind = _row_type(element, _first_counts(element, data, start, order), order)
         fit = min(left, (len(data) - start)//max(kind.itemsize, 1))
@@ -108,12 +114,14 @@ def _binary_rows(element: Element, data: bytes, start: int, order: str) -> tuple
 def _text_rows(element: Element, lines: list[bytes]) -> list:
     "The same of text: rows of one number of words at once."
     words = [line.split() for line in lines]
-    runs, first = [], 0
+    runs = []
+    first = 0
     while first < len(words):
         last = first
         while last < len(words) and len(words[last]) == len(words[first]): last += 1
         table = np.array(words[first:last], np.float64)
-        fields, column = {}, 0
+        fields = {}
+        column = 0
         lists = {name: kinds for name, *kinds in element.lists}
         for name in element.order:
             width = int(table[0, column]) if name in lists else 1
@@ -136,7 +144,8 @@ def read_ply(path: Path) -> tuple[dict, list[bytes]]:
         for element in elements:
             if kind == "ascii":
                 if len(lines) < element.count: raise ValueError("cut off")
-                runs, lines = _text_rows(element, lines[:element.count]), lines[element.count:]
+                runs = _text_rows(element, lines[:element.count])
+                lines = lines[element.count:]
             else: runs, start = _binary_rows(element, data, start, "<" if "little" in kind else ">")
             out[element.name] = _columns(element, runs)
     except (ValueError, IndexError) as e: raise ValueError(f"{path}: {element.name} {e}; export it again") from e
@@ -205,7 +214,8 @@ def read_ply_mesh(path: Path) -> PlyMesh:
     "Vertices, triangles and colours of a PLY; images are looked for beside it. ValueError where it has no faces."
     path = Path(path)
     elements, images = read_ply(path)
-    points, polygons = elements.get("vertex", {}), elements.get("face", {})
+    points = elements.get("vertex", {})
+    polygons = elements.get("face", {})
     rows = polygons.get("vertex_indices", polygons.get("vertex_index", []))
     vertices = _pick(points, (("x", "y", "z"),))
     if vertices is None: raise ValueError(f"{path}: has no vertices x, y, z")

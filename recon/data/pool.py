@@ -102,7 +102,8 @@ def run_tasks(
     workers: int = 1,
 ):                    # yields names and results as they finish; an exception in place of a result
     "Do all `tasks`, whatever happens to the processes."
-    todo, aside = deque(tasks), []
+    todo = deque(tasks)
+    aside = []
     while todo or aside:
         alone = not todo
         if alone: todo.append(aside.pop())

@@ -74,7 +74,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 # %% ../../nbs/data/prepared.ipynb #0bc1cf18
 def back_frame_of(front: np.ndarray, back: np.ndarray, name: str) -> tuple[str, str]:
     "`overlay` or `camera` for the back image (H,W,C) of a cut-out (H,W,4), and why."
-    inside, seen = outline(pad_to_square(front)), outline(pad_to_square(back, float(back[0, 0, 0])))
+    inside = outline(pad_to_square(front))
+    seen = outline(pad_to_square(back, float(back[0, 0, 0])))
     straight, mirrored = overlap(inside, seen), overlap(inside, seen[:, ::-1])
     if abs(straight - mirrored) > .01:
         frame = "overlay" if straight > mirrored else "camera"
@@ -124,7 +125,8 @@ def scene_item(
 ) -> dict:                   # plus smpl_v, vis_class, body_z and cues
     "Add to images all that follows from the body."
     size = images["front_mask"].shape[-1]
-    query, normals = MeshQuery(body_vertices, faces), vertex_normals(body_vertices, faces)
+    query = MeshQuery(body_vertices, faces)
+    normals = vertex_normals(body_vertices, faces)
     front, back = (visible_faces(query, normals, azimuth) for azimuth in (0, 180))
     depth = body_depth(cast_view(query, size), cast_view(query, size, 180)).float()
     item = images | dict(smpl_v=body_vertices, vis_class=visibility_class(front, back), body_z=depth)
@@ -144,8 +146,12 @@ class PreparedFolder:
     ):
         if back_frame not in BACK_FRAMES:
             raise ValueError(f"back_frame={back_frame}; expected one of {', '.join(BACK_FRAMES)}")
-        self.folder, self.faces, self.body_count = resolve_path(folder), faces, body_count
-        self.image_size, self.erode_iter, self.back_frame = image_size, erode_iter, back_frame
+        self.folder = resolve_path(folder)
+        self.faces = faces
+        self.body_count = body_count
+        self.image_size = image_size
+        self.erode_iter = erode_iter
+        self.back_frame = back_frame
         images = [path for path in (self.folder/"images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
         self.names = check_names(sorted({path.stem for path in images}), self.folder)
         if not self.names:
@@ -210,7 +216,8 @@ def _write_scan(path: Path, group, R: np.ndarray, count: int):
     "Write the scan of a dataset's group, turned by R (3,3), with about `count` faces at most."
     import fast_simplification
 
-    vertices, faces = group["scan_v"][:] @ R.T, group["scan_f"][:]
+    vertices = group["scan_v"][:] @ R.T
+    faces = group["scan_f"][:]
     if len(faces) > count:
         vertices, faces = fast_simplification.simplify(vertices.astype(np.float32), faces, 1 - count/len(faces))
     with atomic_write(path) as partial: trimesh.Trimesh(vertices, faces, process=False).export(partial)
@@ -225,8 +232,10 @@ def write_prepared(
     scan_faces: int = 8000,  # the scan is kept this coarse
 ):
     "Copy one view of a dataset's subject to a prepared folder, in the dataset's size and light."
-    folder, name = Path(folder), name or subject
-    R, images = data.rotation(subject, view).numpy(), data.images(subject, view)
+    folder = Path(folder)
+    name = name or subject
+    R = data.rotation(subject, view).numpy()
+    images = data.images(subject, view)
     for sub, side in ("images", "front"), ("back_images", "back"):
         _write_cutout(folder/sub/f"{name}.png", images[f"{side}_rgb_img"], images[f"{side}_mask"])
     body = (data.group(subject)["smpl_v"][:] @ R.T).astype(np.float32)

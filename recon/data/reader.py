@@ -67,7 +67,8 @@ def _check_sizes(group: h5py.Group):
     views = {name: group[name].shape[0] for name in ("cam_azh", "cam_eva", "vis", "rgb_img", "nrm_img")}
     if len(set(views.values())) > 1:
         raise ValueError(f"{group.name}: numbers of views differ ({views}); build it again")
-    body, faces = group["smpl_v"].shape, group["vis"].shape
+    body = group["smpl_v"].shape
+    faces = group["vis"].shape
     if len(body) != 2 or body[1] != 3 or len(faces) != 2 or max(body[0], faces[1]) > MAX_BODY:
         raise ValueError(f"{group.name}: smpl_v {body}, vis {faces}; expected (B,3) and (V,F), at most {MAX_BODY:,} "
                          f"each")
@@ -187,9 +188,14 @@ class ReconDataset(Dataset):
         num_valid: int = 0,        # for a file without a split: subjects of `valid`
         num_test: int = 0,         # and of `test`
     ):
-        self.path, self.image_size, self.num_samples = resolve_path(path), image_size, num_samples
-        self.white_bg, self.aug_jitter, self.lighting = white_bg, aug_jitter, lighting
-        self.seed, self.epoch = seed, 0
+        self.path = resolve_path(path)
+        self.image_size = image_size
+        self.num_samples = num_samples
+        self.white_bg = white_bg
+        self.aug_jitter = aug_jitter
+        self.lighting = lighting
+        self.seed = seed
+        self.epoch = 0
         with open_dataset(path) as file:
             self.body_faces, self.canonical, self.body_regions = _shared_body(file, body_file)
             self.subjects = _subjects_of(file, split, num_valid, num_test)
@@ -265,7 +271,8 @@ def rotation(self: ReconDataset, subject: str, view: int) -> Tensor:
 def choice(self: ReconDataset, i: int) -> tuple:
     """Subject, first point, view and generator of item `i`, from seed,
     epoch and index alone: a resumed run sees the same."""
-    subject, rng = self.subjects[i], np.random.default_rng([self.seed, self.epoch, i])
+    subject = self.subjects[i]
+    rng = np.random.default_rng([self.seed, self.epoch, i])
     spare = self.count(subject) - self.num_samples
     if spare < 0:
         found = spare + self.num_samples
@@ -376,7 +383,8 @@ def load_batches(
     device: torch.device,
 ):                             # yields `recon.data.items.Batch`
     "Read `batches` one after the other; transformed, on the device."
-    transform, on_cpu = data.transform, device.type == "cpu"
+    transform = data.transform
+    on_cpu = device.type == "cpu"
     make = partial(_collate_and_transform, transform) if on_cpu else collate
     generator = torch.Generator()   # of the workers' seeds, apart from the numbers a resumed run goes on with
     loader = DataLoader(_RawDataset(data), batch_sampler=batches, num_workers=workers, pin_memory=not on_cpu,

@@ -34,7 +34,8 @@ from ..geometry.render import Fragments, cast_view, render_view, visible_faces
 def ball_subject(name: str = "ball", subdivisions: int = 3) -> tuple[Subject, BodyModel]:
     "A coloured ball of radius 0.6 around a 'body' of radius 0.5: small enough for tests, every distance known."
     ball = trimesh.creation.icosphere(subdivisions=subdivisions)
-    unit, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).long()
+    unit = torch.tensor(ball.vertices).float()
+    faces = torch.tensor(ball.faces).long()
     body = BodyModel("ball", faces, unit, torch.zeros(len(faces), 3, 2), ())
     return Subject(name, unit * .6, faces, unit / 2 + .5, unit * .5, unit[:5] * .5, "a ball"), body
 
@@ -51,7 +52,8 @@ def body_depth(
 def uv_image(body: BodyModel, hits: Fragments) -> Tensor:
     "The body's texture coordinates under each pixel, (S,S,3) with a third channel of ones; zero beside the body."
     seen = hits.mask.flatten().nonzero()[:, 0]
-    face, bary = hits.face.flatten()[seen], hits.bary.flatten(0, 1)[seen]
+    face = hits.face.flatten()[seen]
+    bary = hits.bary.flatten(0, 1)[seen]
     uv = torch.zeros(hits.mask.numel(), 3)
     uv[seen] = torch.cat([(body.uv[face] * bary[..., None]).sum(1), torch.ones(len(seen), 1)], 1)
     return uv.view(*hits.mask.shape, 3)
@@ -66,8 +68,10 @@ def view_arrays(
     codec: str = "png",
 ) -> dict:                     # lists of V: rgb_img, nrm_img, uv_img, vis (F,); orth: body_z (2,S,S), cues
     "Render all that belongs to views."
-    scan, inner = MeshQuery(subject.vertices, subject.faces), MeshQuery(subject.body_vertices, body.faces)
-    normals, body_normals = subject.normals, vertex_normals(subject.body_vertices, body.faces)
+    scan = MeshQuery(subject.vertices, subject.faces)
+    inner = MeshQuery(subject.body_vertices, body.faces)
+    normals = subject.normals
+    body_normals = vertex_normals(subject.body_vertices, body.faces)
     rows = [None]*len(cameras)
     for k in range(len(cameras)//2):
         pair = k, back_view(k, len(cameras))

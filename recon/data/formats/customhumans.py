@@ -12,7 +12,8 @@ from .parameters import pose_in_scan
 # %% ../../../nbs/data/formats/customhumans.ipynb #9dbeb2d3
 def match(files: MeshFiles) -> ScanFiles | None:
     "A mesh with `_smpl.obj` beside it, or in the folder of its name below `smplx`."
-    stem, folder = files.mesh.stem, files.mesh.parent
+    stem = files.mesh.stem
+    folder = files.mesh.parent
     places = folder, folder.parent.parent/"smplx"/folder.name
     body = files.first(*(place/f"{stem}_smpl.obj" for place in places))
     if not body: return None

