@@ -13,12 +13,12 @@ from recon.synth.dressing import hidden_skin
 from recon.synth.template import load_template
 
 # outfits and poses in which cloth is pulled and pushed most
-WORN = [(20, "tee+wide", "sit"), (1, "shirt+slim", "crossed"), (2, "hoodie+cargo", "kneel"), (3, "coat+trousers", "walk"),
-        (18, "dress", "kick"), (5, "blazer+leggings", "armsup")]
+WORN = [(20, "tee+wide", "sit"), (1, "shirt+slim", "crossed"), (2, "hoodie+cargo", "kneel"),
+        (3, "coat+trousers", "walk"), (18, "dress", "kick"), (5, "blazer+leggings", "armsup")]
 
 
 def shown_skin(seed: int, outfit: str, style: str, deep: float = .03) -> tuple[int, int]:
-    "Count vertices of the scan that have the colour of skin that lies at least `deep` (m) under clothes, and all of them."
+    "Count vertices of the scan with the colour of skin that lies at least `deep` (m) under clothes, and all of them."
     seen = {}
 
     def body_layer(skin, template, garments, *rest):
@@ -62,7 +62,8 @@ from recon.body.anny import load_anny
 from recon.synth.person import make_person
 load_anny().model      # as others leave it
 person, digest = make_person(9, 72), hashlib.sha256()
-arrays = [person.vertices, person.faces, person.colors, person.body_vertices, person.joints, person.paint.values.numpy()]
+arrays = [person.vertices, person.faces, person.colors, person.body_vertices, person.joints]
+arrays.append(person.paint.values.numpy())
 for array in arrays: digest.update(array.tobytes())
 print(digest.hexdigest(), person.label)
 """

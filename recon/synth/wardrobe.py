@@ -6,7 +6,7 @@
 __all__ = ['IGNORED_FOLDERS', 'CLOTHES_SLOTS', 'FEMALE', 'MALE', 'ORIGINS', 'WardrobeItem', 'Wardrobe', 'load_wardrobe',
            'ChosenPieces', 'choose_pieces']
 
-# %% ../../nbs/synth/wardrobe.ipynb #1849c9f0
+# %% ../../nbs/synth/wardrobe.ipynb #fe4b55e2
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from .assets import SLOTS, Asset, find_slot, load_asset, piece_places, split_sui
 from .mhclo import BASE_VERTICES, Material, read_mhclo, read_mhmat
 from .texture import decode_picture
 
-# %% ../../nbs/synth/wardrobe.ipynb #b7cf569c
+# %% ../../nbs/synth/wardrobe.ipynb #7d195245
 IGNORED_FOLDERS = {
     "eyebrows", "eyelashes", "eyes", "teeth", "tongue", "genitals", "proxymeshes", "targets", "litspheres"}
 CLOTHES_SLOTS = ("suit", "top", "bottom")
@@ -34,7 +34,7 @@ def _folders_between(path: Path, folder: Path) -> set[str]:
     "Names of the folders in `folder` that lead to a file, in small letters."
     return {part.lower() for part in path.relative_to(folder).parts[:-1]}
 
-# %% ../../nbs/synth/wardrobe.ipynb #3f3e9df4
+# %% ../../nbs/synth/wardrobe.ipynb #4fe3b83a
 @dataclass(frozen=True)
 class WardrobeItem:
     "A piece or skin of a wardrobe."
@@ -63,7 +63,7 @@ class Wardrobe:
             print(f"left out {path.relative_to(self.folder)}: {reason}", flush=True)
         return self
 
-# %% ../../nbs/synth/wardrobe.ipynb #80f9fe98
+# %% ../../nbs/synth/wardrobe.ipynb #45347294
 def _piece_folder(path: Path, pieces: set[Path]) -> Path | None:
     "The nearest of the folders `pieces` that a file lies in or below."
     return next((folder for folder in path.parents if folder in pieces), None)
@@ -89,7 +89,7 @@ def _own_materials(path: Path, default: Path | None, spare: list[Path], defaults
     mine = [other for other in spare if other not in siblings and any(stem in other.stem.lower() for stem in stems)]
     return (default, *mine)
 
-# %% ../../nbs/synth/wardrobe.ipynb #ee3b8e04
+# %% ../../nbs/synth/wardrobe.ipynb #a29d64dd
 def _reason(error: Exception) -> str: return f"{type(error).__name__}: {error}"
 
 class _Opening:
@@ -126,7 +126,7 @@ def _check_material(path: Path) -> Material:
     if material.texture: decode_picture(material.texture)
     return material
 
-# %% ../../nbs/synth/wardrobe.ipynb #acb5bb03
+# %% ../../nbs/synth/wardrobe.ipynb #f342ef36
 def _list_files(folder: Path) -> list[Path]:
     "List the files of a wardrobe; raise `FileNotFoundError` if there is none to wear."
     if not folder.is_dir():
@@ -168,7 +168,7 @@ def load_wardrobe(folder: str) -> Wardrobe:
     facts = repr([(path.relative_to(folder).as_posix(), path.stat().st_size) for path in used])
     return Wardrobe(folder, opening.items, hashlib.sha256(facts.encode()).hexdigest()[:12], opening.left_out)
 
-# %% ../../nbs/synth/wardrobe.ipynb #d1bda96c
+# %% ../../nbs/synth/wardrobe.ipynb #4988815a
 @dataclass
 class ChosenPieces:
     "What a person wears of a wardrobe, from the inside to the outside."
@@ -195,7 +195,7 @@ class ChosenPieces:
         if self.skin: names.append(self.skin.path.stem)
         return " ".join(names)
 
-# %% ../../nbs/synth/wardrobe.ipynb #c3db949a
+# %% ../../nbs/synth/wardrobe.ipynb #99c3adb8
 def _draw_item(rng, items: list):
     "Draw one of `items`; none if there is none."
     return items[rng.integers(len(items))] if items else None
@@ -216,7 +216,7 @@ def _draw_clothes(rng, wardrobe: Wardrobe, female: bool) -> list[Asset]:
     more = {piece.slot: piece for piece in split_suit(_load_item(rng, _draw_item(rng, items)))}
     return [parts[slot], *(piece for key, piece in more.items() if key not in (slot, "suit"))]
 
-# %% ../../nbs/synth/wardrobe.ipynb #09698a51
+# %% ../../nbs/synth/wardrobe.ipynb #75761481
 ORIGINS = ("african", "asian", "caucasian")
 
 def _skin_weight(item: WardrobeItem, phenotype: dict) -> float:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RefinedPiece', 'refine_piece', 'push_out', 'is_skirt', 'WornPiece', 'wear_piece']
 
-# %% ../../nbs/synth/wearing.ipynb #49d73268
+# %% ../../nbs/synth/wearing.ipynb #7e335b3d
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 import numpy as np
@@ -20,11 +20,12 @@ from .subdivide import half_edges, loop_subdivide, midpoint_subdivide, subdivide
 from .template import Template, linear_blend_skinning, load_template
 from .texture import PieceTexture, load_picture
 
-# %% ../../nbs/synth/wearing.ipynb #b15e8844
+# %% ../../nbs/synth/wearing.ipynb #bac707bb
 def _area(corners: np.ndarray) -> float:
     "Twice the area of triangles (F,3,2) or (F,3,3)."
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return np.linalg.norm(np.atleast_2d(cross).reshape(len(corners), -1), axis=1).sum()
+    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    cross = np.cross(u, v) if corners.shape[2] == 3 else u[:, 0]*v[:, 1] - u[:, 1]*v[:, 0]
+    return np.linalg.norm(cross.reshape(len(corners), -1), axis=1).sum()
 
 @dataclass
 class RefinedPiece:
@@ -58,7 +59,7 @@ def refine_piece(asset: Asset, template: Template) -> RefinedPiece:
     held = np.einsum("vkb,vk->vb", template.skinning[asset.clo.corners], held)
     return RefinedPiece(matrix, faces, uv, (matrix @ held).astype(np.float32), texel)
 
-# %% ../../nbs/synth/wearing.ipynb #f4e95901
+# %% ../../nbs/synth/wearing.ipynb #a2b90de5
 def _neighbour_mean(faces: np.ndarray, count: int) -> sp.csr_matrix:
     "Weights (V,V) that average over the neighbours of each vertex."
     a, b = half_edges(faces)[0].T
@@ -98,7 +99,7 @@ def push_out(
         points = points + move
     return points
 
-# %% ../../nbs/synth/wearing.ipynb #7aaf77b9
+# %% ../../nbs/synth/wearing.ipynb #1606518e
 @lru_cache(maxsize=64)
 def is_skirt(asset: Asset) -> bool:
     "Whether a piece is one tube below the crotch; trousers are two."
@@ -118,7 +119,7 @@ def _drape_skirt(asset, refined: RefinedPiece, points, posed, template, thicknes
     rng = np.random.default_rng(0)
     return drape(obstacle, points, refined.faces, shape, ease, pinned, thickness + .004, .2, rng)
 
-# %% ../../nbs/synth/wearing.ipynb #fd503f38
+# %% ../../nbs/synth/wearing.ipynb #b0adab7b
 @dataclass
 class WornPiece:
     "A piece on the posed body, metres."
@@ -142,7 +143,7 @@ class WornPiece:
         light = color @ [.3, .59, .11]
         return np.clip(self.tint*(light/max(light.mean(), 1e-3))[:, None], .01, .99)
 
-# %% ../../nbs/synth/wearing.ipynb #ce70c394
+# %% ../../nbs/synth/wearing.ipynb #d0b4548b
 def wear_piece(
     asset: Asset,
     template: Template,
