@@ -3,6 +3,7 @@
 Debian's Chromium draws WebGL in software here. Without Chromium the test is skipped; with CI=true it fails."""
 import io
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 SECONDS = 1000     # playwright counts milliseconds
 CONTEXT = "const has = jupyterapp.shell.currentWidget.sessionContext; await has.ready;"
-SETTLED = "await has.session.kernel.info; for (let k = 0; k < 3; k++) await has.session.kernel.requestCommInfo({});"   # the widget manager asks first
+# The widget manager sends its requests first.
+SETTLED = "await has.session.kernel.info; for (let k = 0; k < 3; k++) await has.session.kernel.requestCommInfo({});"
 READY = f"(async () => {{ {CONTEXT} {SETTLED} }})()"
 RESTARTED = f"(async () => {{ {CONTEXT} await has.session.kernel.restart(); {SETTLED} }})()"
 IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status='idle']"
@@ -35,7 +37,17 @@ RUN = """(async () => {
     await commands.execute('notebook:clear-all-cell-outputs');    // those of a kernel that is gone
     void commands.execute('notebook:run-all-cells').then(() => window.ended = true);
 })()"""
-KERNEL_STATE = "() => { const kernel = jupyterapp.shell.currentWidget.sessionContext.session?.kernel; return kernel ? `${kernel.status}, ${kernel.connectionStatus}` : 'none' }"
+KERNEL_STATE = """() => {
+    const kernel = jupyterapp.shell.currentWidget.sessionContext.session?.kernel;
+    return kernel ? `${kernel.status}, ${kernel.connectionStatus}` : 'none';
+}"""
+TOKEN = secrets.token_hex()     # without it nobody else on this machine gets at the kernels of the tests
+MESH = """
+import trimesh
+from recon.viz.figures import show_mesh
+ball = trimesh.creation.icosphere(4)
+show_mesh(ball, colors=ball.vertices/2 + .5)
+"""
 
 
 def chromium() -> str:
@@ -61,9 +73,10 @@ def project(tmp_path_factory) -> Path:
         files.append(folder/"data"/"people"/f"{name}.h5")
         write_subject(files[-1], subject, body, views=6, size=64, points=4000)
     write_index(folder/"data"/"people.h5", files, body, {"train": ["one"], "test": ["two"]})
-    code = "import trimesh\nfrom recon.viz.figures import show_mesh\nball = trimesh.creation.icosphere(4)\nshow_mesh(ball, colors=ball.vertices/2 + .5)"
-    nbformat.write(new_notebook(cells=[new_code_cell(code)], metadata=KERNEL), folder/"nbs"/"mesh.ipynb")
-    subprocess.run([BIN/"papermill", "nbs/mesh.ipynb"], cwd=folder, check=True, capture_output=True, env=environment(folder))
+    cells = [new_code_cell(MESH.strip())]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), folder/"nbs"/"mesh.ipynb")
+    command = [BIN/"papermill", "nbs/mesh.ipynb"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment(folder))
     return folder
 
 
@@ -72,8 +85,8 @@ def environment(folder: Path) -> dict:
     settings = folder/"jupyter"/"labconfig"/"page_config.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
-    places = {name: str(folder/"jupyter") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")}
-    return os.environ | places | {"IPYTHONDIR": str(folder/"jupyter")}
+    names = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR IPYTHONDIR".split()
+    return os.environ | dict.fromkeys(names, str(folder/"jupyter")) | {"JUPYTER_TOKEN": TOKEN}
 
 
 @pytest.fixture(scope="session")
@@ -84,19 +97,26 @@ def lab(project):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", f"--ServerApp.root_dir={project}",
-               "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.collaborative=False"]
+               "--LabApp.expose_app_in_browser=True", "--LabApp.collaborative=False"]
+    command = [sys.executable, "-m", "jupyterlab", *options]
     log = (project/"lab.log").open("w")
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=project, env=environment(project), stdout=log, stderr=log)
+    server = subprocess.Popen(command, cwd=project, env=environment(project), stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}/lab"
     try:
         for _ in range(120):
-            try: urllib.request.urlopen(address, timeout=5).close(); break
-            except OSError: time.sleep(.5)
+            if answers(address): break
+            time.sleep(.5)
         else: pytest.fail(f"JupyterLab did not start: {(project/'lab.log').read_text()[-2000:]}")
         yield address
     finally:
         server.terminate()
         server.wait(20)
+
+
+def answers(address: str) -> bool:
+    try: urllib.request.urlopen(address, timeout=5).close()
+    except OSError: return False
+    return True
 
 
 @pytest.fixture
@@ -111,8 +131,9 @@ def page(lab):
         page.wrong = []
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
         page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
+        page.goto(f"{lab.removesuffix('lab')}api/status?token={TOKEN}")      # keeps a cookie that stands for the token
         yield page
-        page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")    # a kernel that is left takes memory from the next test
+        page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")    # kernels that are left take memory
         browser.close()
 
 
@@ -122,13 +143,17 @@ def open_notebook(page, lab, name):
 
 
 def run_until(page, selector, ended=True):
-    "Run all cells until an output shows and, if `ended`, all have run. A kernel that loses its first command or stalls while it starts gets two more goes, started anew."
+    """Run all cells until an output shows and, if `ended`, all have run.
+
+    A kernel that loses its first command or stalls while it starts gets two more goes, started anew."""
     page.wait_for_function("window.jupyterapp !== undefined")
     page.wait_for_selector(IDLE)
     for attempt in range(3):
         page.wait_for_timeout(2*SECONDS)
-        if page.locator(".jp-Dialog").count(): page.locator(".jp-Dialog button.jp-mod-accept").click()    # which kernel: the one proposed
-        page.evaluate(f"Promise.race([{RESTARTED if attempt else READY}, new Promise(done => setTimeout(done, {60*SECONDS}))])")
+        dialog = page.locator(".jp-Dialog button.jp-mod-accept")    # which kernel: the one proposed
+        if dialog.count(): dialog.click()
+        patience = f"new Promise(done => setTimeout(done, {60*SECONDS}))"
+        page.evaluate(f"Promise.race([{RESTARTED if attempt else READY}, {patience}])")
         page.evaluate(RUN)
         try:
             shown = page.wait_for_selector(selector, timeout=120*SECONDS)
@@ -137,12 +162,15 @@ def run_until(page, selector, ended=True):
         except TimeoutError: pass
     cells = [cell.inner_text()[-200:] for cell in page.query_selector_all(".jp-CodeCell")]
     state = page.evaluate(f"({KERNEL_STATE})()")
-    pytest.fail(f"no {selector} after running all cells; kernel: {state}; cells: {cells}; dialogs: {page.locator('.jp-Dialog').all_inner_texts()}; console: {page.wrong}")
+    dialogs = page.locator(".jp-Dialog").all_inner_texts()
+    pytest.fail(f"no {selector} after running all cells; kernel: {state}; cells: {cells}; "
+                f"dialogs: {dialogs}; console: {page.wrong}")
 
 
 def ours(messages) -> list:
     "What our outputs could have caused; a browser without a network complains of other things."
-    return [text for text in messages if any(word in text.lower() for word in ("plotly", "widget", "mesh3d", "webgl", "uncaught"))]
+    words = ("plotly", "widget", "mesh3d", "webgl", "uncaught")
+    return [text for text in messages if any(word in text.lower() for word in words)]
 
 
 def pixels(element) -> np.ndarray:

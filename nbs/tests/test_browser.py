@@ -1,7 +1,10 @@
 "A saved mesh in JupyterLab in a real browser (the explorer: `test_explorer`)."
 import time
+import urllib.error
+import urllib.request
 
 import numpy as np
+import pytest
 from browser import SECONDS, open_notebook, ours, pixels
 
 
@@ -22,3 +25,10 @@ def test_a_saved_mesh_is_drawn_and_turns(page, lab):
     page.wait_for_timeout(1*SECONDS)
     assert np.abs(pixels(plot) - before).mean() > 1, "dragging does not turn the mesh"
     assert not ours(page.wrong)
+
+
+def test_nobody_gets_at_the_kernels_without_the_token(lab):
+    for call in "contents", "kernels":
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{lab.removesuffix('lab')}api/{call}", timeout=20)
+        assert refused.value.code == 403

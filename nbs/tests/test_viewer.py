@@ -1,8 +1,8 @@
-"""The viewers in JupyterLab in a real browser: meshes turn together and look as chosen, slices follow their slider, and a saved notebook keeps a light copy.
+"""The viewers in JupyterLab in a real browser.
 
-How fast half a million faces turn: `RECON_RATE=1 pytest nbs/tests/test_viewer.py -k half_a_million -s`, on a machine that does nothing else; without a GPU the browser draws in software."""
+Meshes turn together and look as chosen, slices follow their slider, a saved notebook keeps a light copy, and large
+meshes turn faster than they would with all of their faces; without a GPU the browser draws in software."""
 import json
-import os
 
 import nbformat
 import numpy as np
@@ -28,34 +28,55 @@ SliceViewer(lambda points: points.norm(dim=-1) - .5, trimesh.creation.icosphere(
 """
 LARGE = """
 import numpy as np, trimesh
+import recon.viz.plots as plots
 from recon.viz.viewer import MeshViewer
+if not LIGHTER: plots.LARGE = 10**9      # no mesh is large enough to be simplified
 ball = trimesh.creation.uv_sphere(count=[ROWS, 500])
 ball.vertices *= 1 + .1*np.sin(9*ball.vertices[:, [1, 2, 0]])
 viewer = MeshViewer([ball]*COUNT, shading="normals", max_faces=2000)
 viewer
 """
-FACES = "[...Object.values(window.reconCameras).at(-1)].map(plot => { let faces = 0; plot.getWorld().K3DObjects.traverse(({geometry}) => faces += (geometry?.index?.count ?? 0)/3); return faces; })"
+CANVAS = ".recon-live .k3d-target canvas"
+TAG = "<img src=x onerror='window.hacked=1'>"
+TAGS = f"""
+import ipywidgets as widgets, trimesh
+from pathlib import Path
+from recon.viz.explore import Explorer
+from recon.viz.viewer import MeshViewer
+ball = trimesh.creation.icosphere(2)
+viewer = MeshViewer([ball, ball], ["{TAG}", "{TAG} 2"], 0, "error", unit=(1, "{TAG}"))
+broken = Path("{TAG}.h5")
+broken.write_text("not a dataset")
+display(widgets.VBox([viewer.widget, Explorer(str(broken.resolve())).images()]))
+display(viewer.saved(), raw=True)
+"""
+PLOTS = "[...Object.values(window.reconCameras).at(-1)]"
+FACES = PLOTS + """.map(plot => {
+    let faces = 0;
+    plot.getWorld().K3DObjects.traverse(({geometry}) => faces += (geometry?.index?.count ?? 0)/3);
+    return faces;
+})"""
 # Frames that were really drawn while the camera turns: the plots say so, and reading a pixel waits for the graphics.
 RATE = """async seconds => {
-    const plots = [...Object.values(window.reconCameras).at(-1)], gl = plots.map(plot => plot.getWorld().renderer.getContext());
-    const drawn = plots.map(() => 0), one = new Uint8Array(4), {x, y, z} = plots[0].getWorld().camera.position, length = Math.hypot(x, z);
+    const plots = PLOTS, gl = plots.map(plot => plot.getWorld().renderer.getContext());
+    const drawn = plots.map(() => 0), one = new Uint8Array(4);
+    const {x, y, z} = plots[0].getWorld().camera.position, length = Math.hypot(x, z);
     plots.forEach((plot, at) => plot.on(plot.events.RENDERED, () => drawn[at]++));
     const start = performance.now();
-    for (let turns = 1; performance.now() - start < 1000*seconds; turns++) {
+    for (let turns = 1; performance.now() - start < 1000*seconds || Math.min(...drawn) < 3; turns++) {
         const angle = .1*turns;
         plots[0].setCamera([length*Math.sin(angle), y, length*Math.cos(angle), 0, 0, 0, 0, 1, 0]);
         await new Promise(requestAnimationFrame);
         gl.forEach(gl => gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, one));
     }
-    return {drawn, seconds: (performance.now() - start)/1000, faces: FACES, slow: window.reconCameras && [...Object.values(window.reconCameras)].at(-1).slow};
-}""".replace("FACES", FACES)
+    const seconds_taken = (performance.now() - start)/1000;
+    return {rate: Math.min(...drawn)/seconds_taken, faces: FACES, slow: Object.values(window.reconCameras).at(-1).slow};
+}""".replace("FACES", FACES).replace("PLOTS", PLOTS)
 
-GPU = "(() => { const gl = document.createElement('canvas').getContext('webgl'); return gl.getParameter(gl.getExtension('WEBGL_debug_renderer_info').UNMASKED_RENDERER_WEBGL) })()"
 
-
-def large(rows: int, count: int) -> str:
-    "Code that shows meshes of 1000 faces for each row but one."
-    return LARGE.replace("COUNT", str(count)).replace("ROWS", str(rows))
+def large(rows: int, count: int, lighter: bool = True) -> str:
+    "Code that shows meshes of 1000 faces for each row but one; `lighter`: with fewer of them while they turn."
+    return LARGE.replace("COUNT", str(count)).replace("ROWS", str(rows)).replace("LIGHTER", str(lighter))
 
 
 def show(page, lab, project, name: str, code: str, selector: str):
@@ -85,7 +106,7 @@ def changed(page, plots, before, what: str, least: float = .5) -> list:
 
 @pytest.fixture
 def meshes(page, lab, project):
-    show(page, lab, project, "meshes", MESHES, ".recon-live .k3d-target canvas")
+    show(page, lab, project, "meshes", MESHES, CANVAS)
     yield page
     assert page.get_by_text("Traceback").count() == 0
     assert not ours(page.wrong)
@@ -94,7 +115,8 @@ def meshes(page, lab, project):
 def test_meshes_turn_together_and_look_as_chosen(meshes, project):
     plots = drawn(meshes)
     box = plots[0].bounding_box()
-    middle, before = (box["x"] + box["width"]/2, box["y"] + box["height"]/2), list(map(pixels, plots))
+    middle = box["x"] + box["width"]/2, box["y"] + box["height"]/2
+    before = list(map(pixels, plots))
     meshes.mouse.move(*middle)
     meshes.mouse.down()
     meshes.mouse.move(middle[0] + 100, middle[1] + 20, steps=8)
@@ -134,7 +156,8 @@ def test_a_saved_notebook_keeps_a_light_copy(meshes, lab, project):
     kinds = [set(output["data"]) for output in saved["cells"][0]["outputs"]]
     assert [("application/vnd.plotly.v1+json" in kind) for kind in kinds] == [False, True]
     meshes.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
-    (project/"nbs"/"later.ipynb").write_text(path.read_text())      # not signed: as from another machine, without its kernel
+    # Not signed: as from another machine, without its kernel.
+    (project/"nbs"/"later.ipynb").write_text(path.read_text())
     open_notebook(meshes, lab, "nbs/later.ipynb")
     plot = meshes.wait_for_selector(".js-plotly-plot .gl-container canvas")
     plot = meshes.wait_for_selector(".js-plotly-plot")
@@ -164,7 +187,7 @@ def test_a_slice_follows_its_slider(page, lab, project):
 
 
 def test_a_large_mesh_turns_with_fewer_faces_where_drawing_is_slow(page, lab, project):
-    show(page, lab, project, "large", large(121, 1), ".recon-live .k3d-target canvas")
+    show(page, lab, project, "large", large(121, 1), CANVAS)
     page.wait_for_function(f"{FACES}[0] > 0")
     (full,), turning = page.evaluate(FACES), page.evaluate(RATE, 4)
     assert full > 100_000 and (turning["faces"][0] < full/2 if turning["slow"] else turning["faces"][0] == full)
@@ -173,12 +196,33 @@ def test_a_large_mesh_turns_with_fewer_faces_where_drawing_is_slow(page, lab, pr
     assert page.get_by_text("Traceback").count() == 0 and not ours(page.wrong)
 
 
-@pytest.mark.skipif(not os.environ.get("RECON_RATE"), reason="a measurement: RECON_RATE=1, on an idle machine")
 @pytest.mark.parametrize("count", [1, 2])
-def test_half_a_million_faces_turn(page, lab, project, count):
-    show(page, lab, project, f"large{count}", large(251, count), ".recon-live .k3d-target canvas")
-    page.wait_for_timeout(20*SECONDS)
-    got = page.evaluate(RATE, 15)
-    rate = min(got["drawn"])/got["seconds"]
-    print(f"\n{count} of 499,000 faces: {rate:.2f} turns a second, {got}; {page.evaluate(GPU)}")
-    assert rate > .1, "turning stands still"
+def test_half_a_million_faces_turn_faster_than_with_all_of_them(page, lab, project, count):
+    "The same meshes in the same browser one after the other; each turns at its best of what this machine can."
+    rates = {}
+    for lighter in False, True:
+        name = f"large-{count}-{lighter}"
+        show(page, lab, project, name, large(251, count, lighter), CANVAS)
+        page.wait_for_function(f"Math.min(...{FACES}) > 490_000", timeout=300*SECONDS)
+        page.evaluate(RATE, 3)                       # it finds out whether drawing is slow
+        rates[lighter] = page.evaluate(RATE, 10)
+        page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
+    full, light = rates[False], rates[True]
+    print(f"\n{count} of 499,000 faces: {full['rate']:.2f} turns a second with all, {light['rate']:.2f} with fewer")
+    assert min(full["faces"]) > 490_000
+    if not light["slow"]: assert light["rate"] > 16      # a graphics card: as fast as a drawing that counts as quick
+    else: assert max(light["faces"]) < 100_000 and light["rate"] > 2*full["rate"]
+
+
+def test_text_from_files_is_shown_as_text(page, lab, project):
+    "Titles, units and file names that look like tags are read, not run."
+    show(page, lab, project, "tags", TAGS, ".jp-OutputArea .js-plotly-plot")
+    page.wait_for_selector(".recon-bar")
+    page.wait_for_timeout(3*SECONDS)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".jp-OutputArea img[src='x']").count() == 0
+    assert TAG in page.locator(".recon-bar").inner_text()
+    assert page.get_by_text(f"{TAG}.h5").count() >= 1, "the file that cannot be opened is not named"
+    titles = page.locator(".js-plotly-plot .annotation-text").all_text_contents()
+    assert titles[:2] == [TAG, f"{TAG} 2"], titles
+    assert page.get_by_text("Traceback").count() == 0

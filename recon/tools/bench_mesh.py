@@ -122,7 +122,7 @@ def metric_rows(result: Reconstruction, scan: trimesh.Trimesh | None) -> list[di
 # %% ../../nbs/tools/bench_mesh.ipynb #ec1b74ab
 def measured_rows(cfg: BenchMesh, checkpoint):
     "Yield the rows of each measurement."
-    config = checkpoint.card["config"]
+    config = checkpoint.config
     model = checkpoint.model()
 
     def open_at(size: int) -> Subjects:

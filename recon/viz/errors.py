@@ -7,6 +7,7 @@ __all__ = ['surface_error', 'ColorScale', 'color_bar_html', 'color_bar_trace']
 
 # %% ../../nbs/viz/errors.ipynb #09b366a2
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,6 +15,7 @@ import torch
 from matplotlib import colormaps
 
 from ..geometry.query import MeshQuery
+from .figures import plotly_text
 from .meshes import mesh_arrays
 
 # %% ../../nbs/viz/errors.ipynb #0be6a003
@@ -66,7 +68,7 @@ class ColorScale:
 
 # %% ../../nbs/viz/errors.ipynb #ff701867
 def color_bar_html(scale: ColorScale, title: str = "") -> str:
-    "Draw a colour bar with its ends and unit."
+    "Draw a colour bar with its ends and unit; title and unit are text, not HTML."
     stops = ", ".join(color for _, color in scale.stops())
     ends = dict.fromkeys((scale.low, (scale.low + scale.limit)/2, scale.limit))
     labels = "".join(f"<span>{value:+.3g}</span>" if value else "<span>0</span>" for value in ends)
@@ -75,13 +77,13 @@ def color_bar_html(scale: ColorScale, title: str = "") -> str:
         "<div class='recon-bar' style='width:260px; line-height:1.3; font-size:12px'>"
         f"<div style='height:10px; background:linear-gradient(90deg, {stops})'></div>"
         f"<div style='display:flex; justify-content:space-between'>{labels}</div>"
-        f"<div>{caption}</div></div>"
+        f"<div>{escape(caption)}</div></div>"
     )
 
 # %% ../../nbs/viz/errors.ipynb #efc51f6a
 def color_bar_trace(scale: ColorScale, title: str = "") -> go.Scatter3d:
     "Draw a colour bar for a plotly figure."
-    title = dict(text=f"{title}, {scale.unit}".strip(", "), side="right")
+    title = dict(text=plotly_text(f"{title}, {scale.unit}".strip(", ")), side="right")
     bar = dict(title=title, len=.7, thickness=12, nticks=5, x=1, xanchor="left")
     marker = dict(color=[scale.low, scale.limit], cmin=scale.low, cmax=scale.limit,
                   colorscale=scale.stops(), colorbar=bar, size=.01, opacity=0)

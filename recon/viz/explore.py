@@ -7,6 +7,7 @@ __all__ = ['NO_DATA', 'short_name', 'Explorer']
 
 # %% ../../nbs/viz/explore.ipynb #f8517bed
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -23,7 +24,8 @@ from .widgets import control_row, control_width
 NO_DATA = """<div style="border-left:4px solid #d97706; padding:.6em 1em; background:#fff7ed;
 color:#222; line-height:1.6; max-width:60em"><b>No dataset yet.</b>
 Build one in a terminal, in this project's folder, and then run this page again:<br>
-<code>make demo</code>&ensp;or&ensp;<code>.venv/bin/recon-build-dataset --num_people 12</code>&ensp;(two minutes)</div>"""
+<code>make demo</code>&ensp;or&ensp;<code>.venv/bin/recon-build-dataset --num_people 12</code>
+&ensp;(two minutes)</div>"""
 
 def short_name(file: Path) -> str:
     "Return a dataset's name without `data/` and its suffix."
@@ -86,7 +88,7 @@ def open(self: Explorer):
     try: self.data = ReconDataset(self.file.value, self.image_size, 1, perspective=True)
     except (ValueError, OSError) as error:
         self.data = None
-        self.message.value = f"<span style='color:#b91c1c'>{error}</span>"
+        self.message.value = f"<span style='color:#b91c1c'>{escape(str(error))}</span>"
         return
     self.subject.options = [(f"{name}  {self.data.labels[name]}".strip(), name) for name in self.data.subjects]
     self.subject.index = 0

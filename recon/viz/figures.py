@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['LIGHT', 'PLOTLY_TYPE', 'VIEWS', 'to_plotly_frame', 'mesh_trace', 'points_trace', 'plotly_camera', 'scene_layout',
            'scene_figure', 'scene_names', 'scenes_figure', 'mesh_figure', 'mime_bundle', 'show_figure', 'show_mesh',
-           'view_buttons', 'compare_meshes']
+           'plotly_text', 'view_buttons', 'compare_meshes']
 
 # %% ../../nbs/viz/figures.ipynb #c7f2ea89
 import json
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -132,6 +133,10 @@ def show_mesh(vertices, faces=None, colors=None, **options):
 # %% ../../nbs/viz/figures.ipynb #ee8cfc5e
 VIEWS = dict(front=0, left=90, back=180, right=270)   # degrees of azimuth
 
+def plotly_text(text: str) -> str:
+    "Return a text that plotly shows as it is: names from files may look like the tags that plotly knows."
+    return escape(str(text), quote=False)
+
 def view_buttons(scenes: list[str]) -> dict:
     "Return a plotly menu whose buttons turn all scenes to one of `VIEWS`."
     buttons = [dict(label=name, method="relayout",
@@ -154,6 +159,6 @@ def compare_meshes(
     for k, scene in enumerate(scenes):
         layout[scene] = scene_layout(traces) | dict(domain=dict(x=[k/len(meshes), (k + 1)/len(meshes)]))
         if titles:
-            title = dict(text=titles[k], x=(k + .5)/len(meshes), y=1, yanchor="bottom")
+            title = dict(text=plotly_text(titles[k]), x=(k + .5)/len(meshes), y=1, yanchor="bottom")
             layout["annotations"].append(title | dict(xref="paper", yref="paper", showarrow=False))
     return go.Figure(traces, layout)
