@@ -6,7 +6,7 @@
 __all__ = ['SHORT', 'Hallucinate', 'parse_choice', 'check_names', 'make_record', 'use_given', 'paint_samples', 'used_sample',
            'write_strip', 'hallucinate', 'main', 'cli']
 
-# %% ../nbs/04_hallucinate.ipynb #d86db83b
+# %% ../nbs/04_hallucinate.ipynb #5e513ddd
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -14,21 +14,21 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/04_hallucinate.ipynb #365e99bf
+# %% ../nbs/04_hallucinate.ipynb #ceafe0ad
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from .config import Config, is_script, run_script
 from .files import exclusive_lock, resolve_path
 
-# %% ../nbs/04_hallucinate.ipynb #857ff9de
+# %% ../nbs/04_hallucinate.ipynb #0ceaa5a2
 @dataclass
 class Hallucinate(Config):
     "Paint the backs of the figures in a prepared folder."
     config: str = ""                        # YAML file; options given beside it win
     data_root: str = "data/examples"        # prepared folder with images/ and body/; -i
     save_root: str = ""                     # back images go here; empty: back_images/ of the prepared folder; -o
-    pretrained_model_name_or_path: str = "auto" # mirror, small, or weights; auto: small if it is there
+    pretrained_model_name_or_path: str = "auto" # mirror, small, weights, or a diffusers folder; auto: small if there
     num_images: int = 1                     # samples of each figure; the first is used, unless `choose` names another
     choose: str = ""                        # samples to use, such as casual:3,dress:1
     back_photos: str = ""                   # folder of real photos of the backs, NAME.png with alpha, used instead
@@ -40,7 +40,7 @@ class Hallucinate(Config):
     overwrite: bool = False                 # paint over back images that were there before
     ALIASES = dict(input_path="data_root", output_path="save_root", num_validation_images="num_images")
 
-# %% ../nbs/04_hallucinate.ipynb #2bb7b5a5
+# %% ../nbs/04_hallucinate.ipynb #0ba15a80
 def parse_choice(text: str) -> dict[str, int]:
     "Sample of each name, from `NAME:3,OTHER:1`. Raise ValueError for anything else."
     chosen = {}
@@ -56,7 +56,7 @@ def check_names(names: list[str], chosen: dict[str, int]):
     unknown = sorted(set(chosen) - set(names))
     if unknown: raise ValueError(f"choose names {', '.join(unknown)}; there are {', '.join(names)}")
 
-# %% ../nbs/04_hallucinate.ipynb #039e6755
+# %% ../nbs/04_hallucinate.ipynb #9df6bfc3
 def make_record(cfg: Hallucinate, generator, folder: Path, name: str) -> dict:
     "Everything that decides the pixels of a figure's samples."
     from recon.back.folder import file_checksum, find_body
@@ -77,7 +77,7 @@ def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
         write_back(files.used, np.ascontiguousarray(read_rgba(given)[:, ::-1]), dict(generator="given"))
     return f"{given} was there before and is used" if given else ""
 
-# %% ../nbs/04_hallucinate.ipynb #b5b36705
+# %% ../nbs/04_hallucinate.ipynb #41bc9a9f
 def paint_samples(cfg: Hallucinate, generator, folder: Path, files, body, record: dict, count: int) -> int:
     "Paint those of the `count` samples of one figure that are missing; return their number."
     import numpy as np
@@ -109,7 +109,7 @@ def write_strip(folder: Path, files, record: dict, count: int):
     sheet = (contact_sheet(images, len(images))*255).round().astype("uint8")
     write_back(files.strip, sheet, record | dict(samples=count))
 
-# %% ../nbs/04_hallucinate.ipynb #f2409df0
+# %% ../nbs/04_hallucinate.ipynb #c1aee523
 def hallucinate(cfg: Hallucinate, generator, folder: Path, files, body, chosen: dict) -> str:
     "Give one figure its back; say what was done."
     from recon.back.folder import choose_sample, read_record
@@ -130,13 +130,16 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     from tqdm import tqdm
     from recon.back.folder import BackFiles
     from recon.back.generators import open_generator
+    from recon.body.anny import load_anny
     from recon.data.subjects import anny_body
     folder = resolve_path(cfg.data_root)
     names = sorted(path.stem for path in (folder/"images").glob("*.png"))
     if not names: raise FileNotFoundError(f"{folder}: no figures; expected images/NAME.png and body/NAME.ply")
     chosen = parse_choice(cfg.choose)
     check_names(names, chosen)
-    generator = open_generator(cfg.pretrained_model_name_or_path, cfg.resolution)
+    diffusion = dict(steps=cfg.num_inference_steps, guidance=cfg.guidance_scale, conditioning=cfg.conditioning_scale)
+    uv = load_anny().model.uv
+    generator = open_generator(cfg.pretrained_model_name_or_path, cfg.resolution, uv, **diffusion)
     print(f"backs by {generator.name}")
     if generator.deterministic and cfg.num_images > 1: print(f"{generator.name} gives one sample of each figure")
     target = resolve_path(cfg.save_root) if cfg.save_root else folder/"back_images"
@@ -151,12 +154,12 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     print(f"{len(backs)} of {len(names)} backs in {target}")
     return backs
 
-# %% ../nbs/04_hallucinate.ipynb #308cc0a2
+# %% ../nbs/04_hallucinate.ipynb #4125ed6e
 SHORT = {"-i": "--data_root", "-o": "--save_root"}   # SiTH's short options
 
 def cli(argv=None):
     words = sys.argv[1:] if argv is None else list(argv)
     run_script(Hallucinate, main, [SHORT.get(word, word) for word in words])
 
-# %% ../nbs/04_hallucinate.ipynb #1fb160c9
+# %% ../nbs/04_hallucinate.ipynb #755b2958
 if is_script(globals()): cli()

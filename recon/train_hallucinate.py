@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainHallucinate', 'open_data', 'main', 'cli']
 
-# %% ../nbs/02_train_hallucinate.ipynb #83ce1d24
+# %% ../nbs/02_train_hallucinate.ipynb #8e702ffc
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -13,14 +13,14 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/02_train_hallucinate.ipynb #1b76a365
+# %% ../nbs/02_train_hallucinate.ipynb #5d7513a6
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from .config import Config, is_script, run_script
 from .files import exclusive_lock, resolve_path
 
-# %% ../nbs/02_train_hallucinate.ipynb #2a57f44b
+# %% ../nbs/02_train_hallucinate.ipynb #4adb86d7
 @dataclass
 class TrainHallucinate(Config):
     "Train the network that paints the backs of stage 04."
@@ -40,7 +40,8 @@ class TrainHallucinate(Config):
     lighting: float = .8                    # strength of the random light, as in stages 1 to 3
     aug_jitter: bool = False                # random colours, the same in front and back
     lambda_color: float = 1.                # weight of the mean absolute error of colours
-    lambda_structure: float = .3            # weight of one minus SSIM
+    lambda_squared: float = 4.              # weight of their mean squared error
+    lambda_structure: float = .15           # weight of one minus SSIM
     lambda_normal: float = .5               # weight of the mean absolute error of normals
     seed: int = 0                           # of weights, order and augmentation
     threads: int = 0                        # of torch; 0: as it is
@@ -53,7 +54,7 @@ class TrainHallucinate(Config):
                    save_every=1000, valid_every=2000),
     )
 
-# %% ../nbs/02_train_hallucinate.ipynb #83e3e3b1
+# %% ../nbs/02_train_hallucinate.ipynb #6fdf5080
 def open_data(cfg: TrainHallucinate):
     "Training subjects and held-out ones; None where the dataset has no split `valid`."
     from recon.data.reader import NoSplit, ReconDataset
@@ -76,5 +77,5 @@ def main(cfg: TrainHallucinate, on_log=None) -> Path:
 
 def cli(argv=None): run_script(TrainHallucinate, main, argv)
 
-# %% ../nbs/02_train_hallucinate.ipynb #30dc8690
+# %% ../nbs/02_train_hallucinate.ipynb #88940d2e
 if is_script(globals()): cli()

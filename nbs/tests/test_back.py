@@ -214,9 +214,8 @@ def test_a_front_that_is_no_cut_out(prepared, capsys, change, message):
 
 def test_folders_and_weights_that_are_none(prepared, tmp_path, weights):
     with pytest.raises(FileNotFoundError, match="no figures; expected images/NAME.png"): main(options(tmp_path))
-    for name, message in dict(none="no weights of a back network").items():
-        with pytest.raises(FileNotFoundError, match=message):
-            main(options(prepared, pretrained_model_name_or_path=str(tmp_path/name)))
+    with pytest.raises(FileNotFoundError, match="no weights of a back network"):
+        main(options(prepared, pretrained_model_name_or_path=str(tmp_path/"none.safetensors")))
     (tmp_path/"cut.safetensors").write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(ValueError, match="cut off"):
         main(options(prepared, pretrained_model_name_or_path=str(tmp_path/"cut.safetensors")))
@@ -268,3 +267,50 @@ def test_training_resumes_exactly_and_learns(tmp_path):
     before = (whole/"model.safetensors").read_bytes()
     train(cfg("whole", 8))                                                    # finished: nothing is done again
     assert (whole/"model.safetensors").read_bytes() == before
+
+
+# The published diffusion ------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "A folder in diffusers' layout with a tiny random model."
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from recon.back.sith import tiny_sith
+    folder = tmp_path_factory.mktemp("sith")/"tiny"
+    tiny_sith().save(folder)
+    return folder
+
+
+def diffusion(prepared, tiny, **more):
+    return options(prepared, pretrained_model_name_or_path=str(tiny), resolution=64, num_inference_steps=2, **more)
+
+
+def test_diffusion_paints_samples_that_resume_with_the_same_pixels(prepared, tiny):
+    main(diffusion(prepared, tiny, num_images=2))
+    before = pixels_of(prepared)
+    files = BackFiles(prepared/"back_images", "jacket")
+    assert not np.array_equal(read_rgba(files.sample(0)), read_rgba(files.sample(1)))
+    files.sample(1).unlink()
+    main(diffusion(prepared, tiny, num_images=2))
+    assert pixels_of(prepared) == before
+    main(diffusion(prepared, tiny, num_images=2, guidance_scale=1., overwrite=True))
+    assert pixels_of(prepared) != before
+
+
+def test_a_diffusion_folder_that_lacks_parts_is_named(prepared, tmp_path):
+    (tmp_path/"half"/"unet").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="it lacks scheduler, vae, image_encoder, controlnet, projection"):
+        main(options(prepared, pretrained_model_name_or_path=str(tmp_path/"half")))
+    with pytest.raises(FileNotFoundError, match="Nothing is fetched by itself"):
+        main(options(prepared, pretrained_model_name_or_path="hohs/SiTH_diffusion"))
+    assert not (prepared/"back_images").exists()
+
+
+def test_foreign_weights_of_the_projection_are_refused(tiny, tmp_path):
+    from safetensors.torch import save_file
+    from recon.back.sith import SithModel
+    folder = tmp_path/"foreign"
+    shutil.copytree(tiny, folder)
+    save_file({"other.weight": torch.eye(2)}, folder/"projection"/"diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match="expected projection.weight alone; found other.weight"): SithModel.load(folder)

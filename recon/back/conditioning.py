@@ -6,7 +6,7 @@
 __all__ = ['CHIN', 'NAPE', 'HAIRLINE', 'EARS', 'PARTS', 'head_coordinates', 'face_and_scalp', 'BodyMaps', 'vertex_attributes',
            'render_body']
 
-# %% ../../nbs/back/conditioning.ipynb #3a2250dc
+# %% ../../nbs/back/conditioning.ipynb #fd9f4114
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from ..geometry.mesh import interpolate_face_attributes, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import Fragments, cast_view
 
-# %% ../../nbs/back/conditioning.ipynb #4ce1da94
+# %% ../../nbs/back/conditioning.ipynb #40ea92b4
 # Heights in the box around head and neck in the rest pose, 0 to 1, and where ears begin and end in it, from behind.
 CHIN, NAPE, HAIRLINE = .16, .30, .80
 EARS = .35, .50
@@ -40,7 +40,7 @@ def face_and_scalp(body: RestBody) -> Tensor:   # (B,2) 0 or 1
     scalp = (up >= HAIRLINE) | (up > NAPE) & (forward < EARS[0])
     return torch.stack([head & face, head & scalp], 1).float()
 
-# %% ../../nbs/back/conditioning.ipynb #f2bcacef
+# %% ../../nbs/back/conditioning.ipynb #33b292c0
 PARTS = (*REGIONS, "face", "scalp")
 
 class BodyMaps(NamedTuple):
@@ -62,7 +62,7 @@ def vertex_attributes(
     normals = vertex_normals(vertices, body.faces)
     return torch.cat([vertices[:, 2:], canonical, normals, regions, face_and_scalp(body)], 1)
 
-# %% ../../nbs/back/conditioning.ipynb #aef0bd39
+# %% ../../nbs/back/conditioning.ipynb #0af0c492
 def _maps(fragments: Fragments, faces: Tensor, attributes: Tensor) -> BodyMaps:
     "Maps of one view, carried outside the body."
     seen = fragments.mask

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LEAST_OVERLAP', 'RECORD', 'FrontView', 'read_rgba', 'find_body', 'read_body', 'body_overlap', 'read_front',
-           'file_checksum', 'write_back', 'read_record', 'BackFiles', 'resize_colors', 'back_pixels', 'choose_sample',
-           'figure_box', 'align_photo']
+           'file_checksum', 'write_back', 'read_record', 'BackFiles', 'resize_colors', 'resize_front', 'back_pixels',
+           'choose_sample', 'figure_box', 'align_photo']
 
-# %% ../../nbs/back/folder.ipynb #77e987b8
+# %% ../../nbs/back/folder.ipynb #da7ea000
 import hashlib
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..files import atomic_write
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
 
-# %% ../../nbs/back/folder.ipynb #d0bdc361
+# %% ../../nbs/back/folder.ipynb #cb779a0f
 class FrontView(NamedTuple):
     "One figure as its photo shows it."
     image: Tensor     # (3,S,S) colours in [0,1], also where the mask is zero
@@ -50,7 +50,7 @@ def read_rgba(path: Path) -> np.ndarray:
     if pixels[..., 3].max() < 128: raise ValueError(f"{path}: the alpha channel is empty; expected an opaque figure")
     return pixels
 
-# %% ../../nbs/back/folder.ipynb #4c4118a8
+# %% ../../nbs/back/folder.ipynb #4a905e4d
 def find_body(folder: Path, name: str) -> Path:
     "File of the posed body. Raise FileNotFoundError where there is none."
     places = [folder/sub/f"{name}{suffix}" for sub in BODY_FOLDERS for suffix in BODY_SUFFIXES]
@@ -71,7 +71,7 @@ def body_overlap(view: FrontView, size: int = 128) -> float:
     mask = interpolate(view.mask[None], (size, size), mode="area")[0, 0] > .5
     return float((seen & mask).sum() / seen.sum().clamp(min=1))
 
-# %% ../../nbs/back/folder.ipynb #172885c2
+# %% ../../nbs/back/folder.ipynb #34d1213e
 LEAST_OVERLAP = .5   # share of the body on the figure below which they cannot belong together
 
 def read_front(folder: Path, name: str, body: RestBody) -> FrontView:
@@ -86,7 +86,7 @@ def read_front(folder: Path, name: str, body: RestBody) -> FrontView:
                          f"expected at least {100*LEAST_OVERLAP:.0f} %. Was it fitted to another image?")
     return view
 
-# %% ../../nbs/back/folder.ipynb #854b57da
+# %% ../../nbs/back/folder.ipynb #29be37e2
 RECORD = "recon"   # name of the PNG text that holds the record
 
 def _checksum(data) -> str:
@@ -109,7 +109,7 @@ def read_record(path: Path) -> dict | None:
     except (OSError, KeyError, AttributeError, ValueError): return None
     return record if record.pop("pixels", None) == _checksum(pixels.tobytes()) else None
 
-# %% ../../nbs/back/folder.ipynb #f079214a
+# %% ../../nbs/back/folder.ipynb #d5920e61
 class BackFiles(NamedTuple):
     "Where the back images of a figure lie."
     folder: Path
@@ -140,11 +140,18 @@ class BackFiles(NamedTuple):
             if path.exists() and read_record(path) is None: return path
         return None
 
-# %% ../../nbs/back/folder.ipynb #0c8b5dbd
+# %% ../../nbs/back/folder.ipynb #5cba8af3
 def resize_colors(color: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
     "Colours (3,h,w) at another size (H,W), without aliasing."
     return interpolate(color[None], size, mode=mode, antialias=True, align_corners=False)[0]
 
+def resize_front(view: FrontView, size: int) -> FrontView:
+    "The view at `size` pixels."
+    if size == view.image.shape[-1]: return view
+    planes = resize_colors(torch.cat([view.image, view.mask]), (size, size))
+    return view._replace(image=planes[:3], mask=planes[3:])
+
+# %% ../../nbs/back/folder.ipynb #445c47d5
 def back_pixels(
     color: Tensor,  # (3,s,s) colours of the back in [0,1], overlay frame, of any size
     mask: Tensor,   # (1,S,S) of the front
@@ -165,7 +172,7 @@ def choose_sample(files: BackFiles, k: int):
     write_back(files.sith, pixels, record)
     write_back(files.used, np.ascontiguousarray(pixels[:, ::-1]), record)
 
-# %% ../../nbs/back/folder.ipynb #3db86e78
+# %% ../../nbs/back/folder.ipynb #3660fb18
 def figure_box(mask: Tensor) -> tuple[slice, slice]:
     "Rows and columns of a figure's mask (1,S,S)."
     rows, columns = (torch.nonzero((mask[0] > .5).any(axis))[:, 0] for axis in (1, 0))

@@ -6,7 +6,7 @@
 __all__ = ['SCORES', 'front_view', 'face_behind', 'view_scores', 'fit_size', 'score_subject', 'score_generators', 'score_table',
            'back_rows']
 
-# %% ../../nbs/back/measure.ipynb #5ab178aa
+# %% ../../nbs/back/measure.ipynb #aaa38b3d
 import torch
 from torch import Tensor
 
@@ -20,13 +20,13 @@ from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
 from ..metrics.tables import Estimate, paired_differences, summarise
 
-# %% ../../nbs/back/measure.ipynb #365344a4
+# %% ../../nbs/back/measure.ipynb #bcf9f83b
 def front_view(item: dict, body: RestBody) -> FrontView:
     "An item's front, as `recon.back.folder.read_front` gives that of a photo."
     image, mask = item["front_rgb_img"]/2 + .5, item["front_mask"]
     return FrontView(fill_outside(image, mask[0] > .9), mask, item["smpl_v"], body)
 
-# %% ../../nbs/back/measure.ipynb #decf413b
+# %% ../../nbs/back/measure.ipynb #aebda959
 def face_behind(
     color: Tensor,     # (3,S,S) generated back in [0,1]
     true: Tensor,      # (3,S,S) true back
@@ -41,7 +41,7 @@ def face_behind(
     nearer = (color[:, scalp] - skin).norm(dim=0) < (color[:, scalp] - true[:, scalp]).norm(dim=0)
     return float(nearer.float().mean())
 
-# %% ../../nbs/back/measure.ipynb #4a43154f
+# %% ../../nbs/back/measure.ipynb #5f759a73
 def view_scores(color: Tensor, item: dict, view: FrontView) -> dict[str, float]:
     "All numbers of one generated back; colours of parts in 255ths."
     size = view.image.shape[-1]
@@ -59,7 +59,7 @@ def fit_size(color: Tensor, size: int) -> Tensor:
     "Colours (3,S,S) at `size` pixels."
     return color if color.shape[-1] == size else resize_colors(color, (size, size), "bicubic").clamp(0, 1)
 
-# %% ../../nbs/back/measure.ipynb #e0f93f57
+# %% ../../nbs/back/measure.ipynb #37761344
 def score_subject(
     generator: Generator,
     data: ReconDataset,
@@ -91,7 +91,7 @@ def score_generators(
     return {title: [score_subject(generator, data, name, views, samples) for name in data.subjects]
             for title, generator in generators.items()}
 
-# %% ../../nbs/back/measure.ipynb #56c42b4b
+# %% ../../nbs/back/measure.ipynb #c09b0cac
 SCORES = dict(
     psnr="PSNR dB", ssim="SSIM", ms_ssim="MS-SSIM", sharpness="sharpness", face_behind="face behind",
     diversity="diversity /255", shift_head="head /255", shift_torso="torso /255", shift_arms="arms /255",
@@ -112,7 +112,7 @@ def score_table(rows: dict[str, list[dict]], baseline: str = "mirror") -> str:
         lines.append(f"| {title} − {baseline} | " + " | ".join(cell(gains[name], "+") for name in SCORES) + " |")
     return "\n".join(lines)
 
-# %% ../../nbs/back/measure.ipynb #d91a4040
+# %% ../../nbs/back/measure.ipynb #b536a2a1
 def back_rows(
     data: ReconDataset,
     generators: dict[str, Generator],

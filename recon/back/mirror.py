@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACE', 'SCALP', 'seen_hair', 'hidden_hair', 'cover_with_hair', 'mirror_front']
 
-# %% ../../nbs/back/mirror.ipynb #2bfbd4c0
+# %% ../../nbs/back/mirror.ipynb #67aa004a
 import cv2
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from .conditioning import PARTS, BodyMaps
 from ..body.priors import fill_outside
 
-# %% ../../nbs/back/mirror.ipynb #06bd5264
+# %% ../../nbs/back/mirror.ipynb #8ac0e9b9
 FACE, SCALP = PARTS.index("face"), PARTS.index("scalp")
 
 def seen_hair(
@@ -32,7 +32,7 @@ def hidden_hair(
     "Pixels where the back has hair."
     return (mask[0] > 0) & (back.parts[SCALP] > .5)
 
-# %% ../../nbs/back/mirror.ipynb #949c46c9
+# %% ../../nbs/back/mirror.ipynb #cfc5c933
 def cover_with_hair(
     image: Tensor,    # (3,S,S) in [0,1]
     source: Tensor,   # (S,S) bool, where hair is seen

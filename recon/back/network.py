@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PLANES', 'CHANNELS', 'condition_planes', 'mirror_planes', 'Block', 'Attention', 'BackPrediction', 'BackNet']
 
-# %% ../../nbs/back/network.ipynb #41474a6f
+# %% ../../nbs/back/network.ipynb #fa7dbf55
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .conditioning import PARTS, BodyMaps
 from .mirror import mirror_front
 
-# %% ../../nbs/back/network.ipynb #0c460292
+# %% ../../nbs/back/network.ipynb #8a46e33b
 PLANES = dict(
     mirror=3, back_normal=3, front=3, mask=1, front_normal=3, front_canonical=3, back_canonical=3, depth=2,
     body_mask=1, parts=len(PARTS),
@@ -34,7 +34,7 @@ def condition_planes(
     return torch.cat([mirrored*2 - 1, back.normal, seen*2 - 1, mask, front.normal, front.canonical, back.canonical,
                       front.depth, back.depth, back.mask, back.parts])
 
-# %% ../../nbs/back/network.ipynb #6f68e359
+# %% ../../nbs/back/network.ipynb #42acd5cf
 def _leftward(names: dict) -> Tensor:
     "Sign (C,) of each plane under mirroring: x of normals and canonical coordinates turns round."
     signs = torch.ones(sum(names.values()))
@@ -51,7 +51,7 @@ def mirror_planes(
     "The planes of the mirrored figure."
     return planes.flip(-1) * _leftward(names)[:, None, None]
 
-# %% ../../nbs/back/network.ipynb #58394cab
+# %% ../../nbs/back/network.ipynb #57a43a04
 class Block(nn.Module):
     "Two 3×3 convolutions around a shortcut, after group norm and SiLU."
     def __init__(self, wide_in: int, wide_out: int):
@@ -81,7 +81,7 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(q, k, v)      # (B,heads,HW,C/heads)
         return x + self.out(h.transpose(-1, -2).reshape(B, C, H, W))
 
-# %% ../../nbs/back/network.ipynb #3ab319a5
+# %% ../../nbs/back/network.ipynb #d4c804e0
 class BackPrediction(NamedTuple):
     "The back, in the overlay frame."
     color: Tensor   # (B,3,S,S) in [0,1] where it is right, not clipped

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['perturb_body', 'BackPair', 'back_pair', 'mirror_pair', 'BackPairs']
 
-# %% ../../nbs/back/pairs.ipynb #2a8deca6
+# %% ../../nbs/back/pairs.ipynb #172a3870
 from typing import TypedDict
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..conventions import flip_normal_z
 from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
 
-# %% ../../nbs/back/pairs.ipynb #3aa6509c
+# %% ../../nbs/back/pairs.ipynb #9b080773
 def perturb_body(
     vertices: Tensor,           # (B,3) in the frame of the front camera
     spread: float,              # standard deviation of shift, scale and displacement, cube units
@@ -32,7 +32,7 @@ def perturb_body(
     bend = torch.sin(vertices @ waves + phases)
     return vertices*scale + torch.tensor(shift).float() + spread*bend
 
-# %% ../../nbs/back/pairs.ipynb #42eaaefc
+# %% ../../nbs/back/pairs.ipynb #279f0b20
 class BackPair(TypedDict):
     "One example, in the overlay frame."
     planes: Tensor  # (CHANNELS,S,S) as `condition_planes`
@@ -58,7 +58,7 @@ def mirror_pair(pair: BackPair) -> BackPair:
     color, mask = pair["color"].flip(-1), pair["mask"].flip(-1)
     return BackPair(planes=mirror_planes(pair["planes"]), color=color, normal=turned, mask=mask)
 
-# %% ../../nbs/back/pairs.ipynb #60d8bccd
+# %% ../../nbs/back/pairs.ipynb #c737f25a
 class BackPairs(Dataset):
     "Random views of a dataset's subjects, each with its opposite."
     def __init__(self,

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['on_white', 'masked_psnr', 'image_scores', 'sharpness', 'normal_degrees', 'color_shift']
 
-# %% ../../nbs/back/scores.ipynb #0a2fa12e
+# %% ../../nbs/back/scores.ipynb #cd3b8d4b
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
-# %% ../../nbs/back/scores.ipynb #e4b600a2
+# %% ../../nbs/back/scores.ipynb #74dcc239
 def on_white(
     color: Tensor,  # (...,3,S,S) in [0,1]
     mask: Tensor,   # (...,1,S,S)
@@ -28,7 +28,7 @@ def masked_psnr(
     error = ((color - true)**2*mask).sum() / (3*mask.sum())
     return float(-10*error.clamp(min=1e-10).log10())
 
-# %% ../../nbs/back/scores.ipynb #a89be709
+# %% ../../nbs/back/scores.ipynb #a69b080a
 def image_scores(
     color: Tensor,  # (3,S,S) in [0,1], whatever it shows outside the mask
     true: Tensor,   # (3,S,S) on white
@@ -51,7 +51,7 @@ def sharpness(
     steps = (grey[1:, 1:] - grey[:-1, 1:]).abs() + (grey[1:, 1:] - grey[1:, :-1]).abs()
     return float(steps[inside].mean())
 
-# %% ../../nbs/back/scores.ipynb #58cb8317
+# %% ../../nbs/back/scores.ipynb #b0322a63
 def normal_degrees(
     normal: Tensor,  # (3,S,S)
     true: Tensor,    # (3,S,S) unit normals, zero outside

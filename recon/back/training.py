@@ -7,7 +7,7 @@ __all__ = ['structure_loss', 'back_losses', 'BackOptions', 'BackState', 'learnin
            'save_weights', 'save_checkpoint', 'resume_state', 'append_metrics', 'drop_later_metrics', 'is_due',
            'describe', 'train_back']
 
-# %% ../../nbs/back/training.ipynb #1f32b003
+# %% ../../nbs/back/training.ipynb #77532750
 import json
 import random
 import time
@@ -28,7 +28,7 @@ from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
 from ..files import atomic_write, format_duration
 
-# %% ../../nbs/back/training.ipynb #3323d438
+# %% ../../nbs/back/training.ipynb #ddfa4978
 def structure_loss(
     color: Tensor,  # (B,3,S,S) in [0,1], alike outside the figure
     true: Tensor,   # (B,3,S,S)
@@ -46,11 +46,12 @@ def back_losses(prediction: BackPrediction, batch: dict) -> dict[str, Tensor]:
     "Unweighted losses by name."
     mask = batch["mask"]
     color, true = (image*mask + 1 - mask for image in (prediction.color, batch["color"]))
-    inside = 3*mask.sum()
-    return dict(color=((color - true).abs()).sum() / inside, structure=structure_loss(color, true, mask),
+    error, inside = color - true, 3*mask.sum()
+    return dict(color=error.abs().sum()/inside, squared=error.square().sum()/inside,
+                structure=structure_loss(color, true, mask),
                 normal=((prediction.normal - batch["normal"]).abs()*mask).sum() / inside)
 
-# %% ../../nbs/back/training.ipynb #74e00294
+# %% ../../nbs/back/training.ipynb #7ac93eb4
 class BackOptions(Protocol):
     "Options that training reads; the stage's configuration has them."
     image_size: int
@@ -62,6 +63,7 @@ class BackOptions(Protocol):
     views: int
     body_noise: float
     lambda_color: float
+    lambda_squared: float
     lambda_structure: float
     lambda_normal: float
     seed: int
@@ -87,7 +89,7 @@ class BackState:
         for name in ("net", "average", "optimizer"): getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
 
-# %% ../../nbs/back/training.ipynb #b558d052
+# %% ../../nbs/back/training.ipynb #6aad0b32
 def learning_rate(step: int, cfg: BackOptions) -> float:
     "Warm up over 100 steps, then half a cosine to zero at the end."
     warm = min(1., (step + 1)/100)
@@ -118,7 +120,7 @@ def batches(pairs: BackPairs, cfg: BackOptions, start: int) -> Iterator[dict]:
             items.append(pairs[order[place]])
         yield default_collate(items)
 
-# %% ../../nbs/back/training.ipynb #3247b071
+# %% ../../nbs/back/training.ipynb #bc4d0698
 @torch.no_grad()
 def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, float]:
     "Mean scores of held-out subjects over some views, with those of the mirror."
@@ -137,7 +139,7 @@ def validate(net: BackNet, data: ReconDataset, views=(0, 1, -1)) -> dict[str, fl
             found.append(scores | mirror | dict(normal_deg=degrees))
     return {name: sum(one[name] for one in found)/len(found) for name in found[0]}
 
-# %% ../../nbs/back/training.ipynb #71c6cec4
+# %% ../../nbs/back/training.ipynb #1c068bd8
 def save_weights(net: BackNet, path: Path, **metadata: str):
     "Weights in half precision, with the network's sizes and anything worth knowing in the header."
     halves = {name: value.half().contiguous() for name, value in net.state_dict().items()}
@@ -155,7 +157,7 @@ def resume_state(cfg: BackOptions, folder: Path) -> BackState:
     if (folder/"state.pt").exists(): state.load_state_dict(torch.load(folder/"state.pt", weights_only=True))
     return state
 
-# %% ../../nbs/back/training.ipynb #728e526b
+# %% ../../nbs/back/training.ipynb #e04474bb
 def append_metrics(folder: Path, step: int, values: dict):
     "Add a line to the run's metrics.jsonl."
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +180,7 @@ def describe(step: int, steps: int, left: float, values: dict) -> str:
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     return f"step {step}/{steps}, {format_duration(left)} left: {numbers}"
 
-# %% ../../nbs/back/training.ipynb #dbd16106
+# %% ../../nbs/back/training.ipynb #eedecbb2
 def train_back(
     cfg: BackOptions,
     folder: Path,                               # of the run
