@@ -115,7 +115,8 @@ def build_subject(
     "Build one subject's file; only a full disk raises OSError, any other failure is a result."
     with _ONE_AT_A_TIME:
         torch.set_num_threads(1)
-        begin, path = process_time(), Path(path)
+        begin = process_time()
+        path = Path(path)
         try:
             subject = make_subject(job)
             subject.name = name

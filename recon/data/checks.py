@@ -207,7 +207,8 @@ def body_model_of(body_model: str = "anny", body_file: str = "") -> BodyModel:
 def _turn(scan: PosedScan, yaw: float) -> PosedScan:
     "Turn scan and body about y until a body that faces `yaw` faces +z."
     def back(points): return None if points is None else points @ rotation(yaw, 0, points).T
-    body, joints = back(scan.body_vertices), back(scan.joints)
+    body = back(scan.body_vertices)
+    joints = back(scan.joints)
     return replace(scan, vertices=back(scan.vertices), body_vertices=body, joints=joints, aligned=True)
 
 def attach_body(scan: PosedScan, body_model: str, path: str, **registration) -> tuple[PosedScan, dict]:
@@ -257,7 +258,8 @@ def load_subject(
     check_colors(colors, scan.faces, files.mesh)
     if not scan.aligned and not scan.body_model: scan = replace(scan, vertices=z_up_to_y_up(scan.vertices))
     height = check_height(scan.vertices, "m" if scan.in_metres else unit, files.mesh)
-    turn, (scan, facts) = not scan.aligned, attach_body(scan, body_model, files.mesh, **registration)
+    turn = not scan.aligned
+    (scan, facts) = attach_body(scan, body_model, files.mesh, **registration)
     if turn: scan = _turn(scan, yaw_of(trunk_frame(scan.body_vertices, model.canonical)))
     check_orientation(scan.body_vertices, model.canonical, files.mesh)
     return _normalised_subject(files, replace(scan, colors=colors), model, height, facts)

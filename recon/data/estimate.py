@@ -52,7 +52,8 @@ def subject_cost(
 ) -> Cost:
     "What the subject of a specification takes, from the options of `write_subject`."
     seconds, memory = _making_cost(job)
-    cost, cue_pixels = STORING[codec], min(size, PRIOR_SIZE)**2
+    cost = STORING[codec]
+    cue_pixels = min(size, PRIOR_SIZE)**2
     vertices = 1.1*job.get("resolution", 250)**2 if keep_scan else 0
     seconds += views*(.017 + cost.seconds_a_pixel*size**2 + 3.3e-7*cue_pixels) + 11.5e-6*points
     disk = 2e5 + views*(cost.bytes_a_view + cost.bytes_a_pixel*size**2 + 1.35*cue_pixels)
@@ -107,7 +108,8 @@ STARTING = 5.   # seconds until the first subject is begun
 class Forecast:
     "What is still to come of subjects that are being built."
     def __init__(self, costs: dict[str, Cost], workers: int, clock=time.monotonic):
-        self.costs, self.clock = dict(costs), clock
+        self.costs = dict(costs)
+        self.clock = clock
         self.begin = clock()
         first = list(costs.values())[:workers]
         self.work = sum(cost.seconds for cost in first)    # of a core, as guessed

