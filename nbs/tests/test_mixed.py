@@ -47,8 +47,8 @@ def losses(run, name):
 def test_it_trains_the_demo_preset(data, tmp_path):
     "Steps 1 and 2 as the stages run them, with smaller networks: the losses fall."
     options = dict(preset="demo", data_root=str(data), save_root=str(tmp_path), image_size=64, num_samples=512,
-                   num_normals=64, batch_size=2, workers=0, log_every=1, nrm_channels=8, nrm_blocks=1, encoder_channels=16,
-                   color_channels=16, hidden_dim=48, rgb_hidden_dim=32, lr_warmup_steps=2)
+                   num_normals=64, batch_size=2, workers=0, log_every=1, nrm_channels=8, nrm_blocks=1,
+                   encoder_channels=16, color_channels=16, hidden_dim=48, rgb_hidden_dim=32, lr_warmup_steps=2)
     first = train_normal.main(train_normal.TrainNormal.resolve(options | dict(epochs=16)))
     second = train_full.main(train_full.TrainFull.resolve(options | dict(epochs=40)))
     for run, name, share in (first, "2D", .7), (second, "sdf", .9), (second, "rgb", .85):

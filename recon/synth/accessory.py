@@ -18,7 +18,7 @@ from .pattern import Tailor
 from .template import Places
 from .weave import leather, line_coverage, plain
 
-# %% ../../nbs/synth/accessory.ipynb #d0129acd
+# %% ../../nbs/synth/accessory.ipynb #83e54c1e
 def _make_strap(fitter: Fitter, obstacle: Obstacle, rng, path, width: float, paint) -> Accessory:
     "Lay a band, `width` metres wide, along a path (N,3) of points around the trunk of the rest body."
     path = CubicSpline(np.linspace(0, 1, len(path)), path)(np.linspace(0, 1, 60))
@@ -32,7 +32,8 @@ def _make_strap(fitter: Fitter, obstacle: Obstacle, rng, path, width: float, pai
 
 def _rounded_box(center, radii, power: float = 5.) -> tuple[np.ndarray, np.ndarray]:
     "A closed box with round corners: points (V,3) and faces (F,3); `radii` (3,) are half its sides, metres."
-    down, around = np.linspace(0, np.pi, 33)[:, None], np.linspace(0, 2*np.pi, 64, endpoint=False)
+    down = np.linspace(0, np.pi, 33)[:, None]
+    around = np.linspace(0, 2*np.pi, 64, endpoint=False)
     ball = (np.sin(down)*np.sin(around), np.cos(down) + 0*around, np.sin(down)*np.cos(around))
     ball = np.stack(np.broadcast_arrays(*ball), -1)
     box = ball/((np.abs(ball)**power).sum(-1, keepdims=True)**(1/power))
@@ -42,7 +43,8 @@ def _rounded_box(center, radii, power: float = 5.) -> tuple[np.ndarray, np.ndarr
     faces = number[grid_faces(33, 64, True)]
     a, b, c = faces.T
     used, faces = np.unique(faces[(a != b) & (b != c) & (a != c)], return_inverse=True)
-    points, faces = points[used], faces.reshape(-1, 3)
+    points = points[used]
+    faces = faces.reshape(-1, 3)
     return points, faces[:, ::-1] if signed_volume(points - center, faces) < 0 else faces
 
 # %% ../../nbs/synth/accessory.ipynb #f8f1d88f
@@ -85,7 +87,7 @@ def make_bag(
     straps = [_make_strap(fitter, obstacle, rng, BACKPACK_STRAP*[side, 1, 1], .042, dark) for side in (-1, 1)]
     return [body, pocket, *straps]
 
-# %% ../../nbs/synth/accessory.ipynb #0f25c650
+# %% ../../nbs/synth/accessory.ipynb #196e681b
 def _sewn_on(fitter: Fitter, obstacle: Obstacle, streams: dict, worn: list[Sewn]) -> list[Accessory]:
     "Make the collars and hoods of garments."
     pieces = []
@@ -104,7 +106,8 @@ def make_accessories(
     extras: list[str],   # keys of `EXTRAS`
 ) -> list[Accessory]:
     "Make collars and hoods of what is worn, and the extras below the head."
-    template, fitter = tailor.template, Fitter(tailor.template, posed)
+    template = tailor.template
+    fitter = Fitter(tailor.template, posed)
     obstacle = Obstacle(posed.vertices.numpy(), template.skin_faces)
     for sewn in worn:
         if sewn.garment.ease is not None: obstacle = obstacle.with_layer(*sewn.layer)

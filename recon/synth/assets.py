@@ -80,7 +80,7 @@ def load_asset(
     worn = read_mhmat(material) if material else Material(path, None, (.6, .6, .6), False)
     return Asset(clo.name, "hair" if hair else find_slot(piece_places(clo)), clo, faces, uv, worn)
 
-# %% ../../nbs/synth/assets.ipynb #186d0745
+# %% ../../nbs/synth/assets.ipynb #30edf3e5
 def connected_parts(faces: np.ndarray, count: int) -> np.ndarray:
     "Number (V,) the connected part that each of `count` vertices belongs to."
     edges = half_edges(faces)[0]
@@ -98,7 +98,8 @@ def _take_part(asset: Asset, slot: str, mine: np.ndarray, deleted: np.ndarray) -
 @lru_cache(maxsize=64)
 def split_suit(asset: Asset) -> list[Asset]:
     "Take a suit apart; a list of the piece itself where it is one."
-    part, places = connected_parts(asset.faces, len(asset.clo.corners)), piece_places(asset.clo)
+    part = connected_parts(asset.faces, len(asset.clo.corners))
+    places = piece_places(asset.clo)
     large = [k for k, size in enumerate(np.bincount(part)) if size > .08*len(part)]
     slots = {k: find_slot(places[part == k]) for k in large}
     if asset.slot != "suit" or len(set(slots.values())) < 2 or "suit" in slots.values(): return [asset]

@@ -98,7 +98,7 @@ def lay_down(
     lies = (depth > 0) & (depth < 2*reach)
     return np.where(lies[:, None], points + away*(reach - depth)[:, None], points)
 
-# %% ../../nbs/synth/attach.ipynb #06fe9b30
+# %% ../../nbs/synth/attach.ipynb #9f7ba732
 def drape_sheet(
     fitter: Fitter,
     obstacle: Obstacle,
@@ -112,7 +112,8 @@ def drape_sheet(
     laid: bool = False,      # lay it down first, as narrow ones need
 ) -> Accessory:
     "Put a sheet on what is worn."
-    points, faces = grid.reshape(-1, 3), grid_faces(*grid.shape[:2])
+    points = grid.reshape(-1, 3)
+    faces = grid_faces(*grid.shape[:2])
     shape, start = fitter.soft(points)
     if laid: start = lay_down(start, fitter.outwards(points), obstacle, gap)
     fixed = np.repeat(pinned, grid.shape[1])

@@ -115,7 +115,7 @@ def _make_springs(pairs, shape, ease, rng) -> tuple:
     lengths = np.linalg.norm(shape[pairs[:, 0]] - shape[pairs[:, 1]], axis=1)*ease[pairs].mean(1)
     return len(pairs), _warp_array(pairs, int), _warp_array(lengths, float)
 
-# %% ../../nbs/synth/cloth.ipynb #fe233812
+# %% ../../nbs/synth/cloth.ipynb #ea13415d
 def drape(
     obstacle: Obstacle,
     start: np.ndarray,   # (V,3) the garment on the posed body, metres
@@ -131,7 +131,8 @@ def drape(
 ) -> np.ndarray:         # (V,3)
     "Let a garment come to rest."
     edges, bends = (_make_springs(pairs, shape, ease, rng) for pairs in edges_and_bends(faces))
-    x, w = _warp_array(start, wp.vec3), _warp_array(~pinned, float)
+    x = _warp_array(start, wp.vec3)
+    w = _warp_array(~pinned, float)
     p, v = wp.zeros_like(x), wp.zeros_like(x)
     count, dt = len(start), 1/60
     for _ in range(steps):

@@ -111,7 +111,7 @@ def boundary_loops(
     loop = part[ends[:, 0]]
     return [border[loop == number] for number in np.unique(loop) if (loop == number).sum() > 2]
 
-# %% ../../nbs/synth/cut.ipynb #7aa83191
+# %% ../../nbs/synth/cut.ipynb #bdf45a8a
 def _cone_axis(vertices, ends, opposite, depth: float) -> tuple[np.ndarray, float]:
     "The tip (3,) of a cap over a loop, at most `depth` (metres) inwards, and the loop's mean radius."
     center = vertices[ends].mean((0, 1))
@@ -119,6 +119,7 @@ def _cone_axis(vertices, ends, opposite, depth: float) -> tuple[np.ndarray, floa
     inwards = (vertices[opposite] - vertices[ends].mean(1)).mean(0)
     return center + inwards/(np.linalg.norm(inwards) + 1e-9)*min(.55*radius, depth), radius
 
+# %% ../../nbs/synth/cut.ipynb #3532ee56
 def _cone(
     vertices: np.ndarray,   # (V,3)
     ends: np.ndarray,       # (n,2) directed edges of a loop
@@ -131,11 +132,16 @@ def _cone(
     first, second = corner.reshape(ends.shape).T
     tip, radius = _cone_axis(vertices, ends, opposite, depth)
     rings = int(np.clip(np.ceil(radius/.03), 1, 6))
-    outer, places, faces = rim, [], []
+    outer = rim
+    places = []
+    faces = []
     for ring in range(1, rings):
         inner = start + (ring - 1)*len(rim) + np.arange(len(rim))
         places.append(vertices[rim]*(1 - ring/rings) + tip*ring/rings)
-        a, b, c, d = outer[second], outer[first], inner[first], inner[second]
+        a = outer[second]
+        b = outer[first]
+        c = inner[first]
+        d = inner[second]
         faces += [np.stack([a, b, c], 1), np.stack([a, c, d], 1)]
         outer = inner
     last = np.full(len(ends), start + (rings - 1)*len(rim))

@@ -51,7 +51,7 @@ def _cut_and_close(garment: Garment, points, faces, place: Places, covered) -> t
     if garment.sheet: return cut
     return close_boundaries(*cut, depth=.12 if garment.name == "skirt" else .05)
 
-# %% ../../nbs/synth/dressing.ipynb #4229202b
+# %% ../../nbs/synth/dressing.ipynb #7aca93f0
 def sew(
     garment: Garment,
     template: Template,
@@ -65,7 +65,8 @@ def sew(
     covered = garment.covers(part.places)
     used, faces = drop_unused(part.faces[(covered[part.faces] > -.03).any(1)], len(covered))
     shape = shape_garment(garment, template, rest)[used]
-    place, covered = part.places[used], covered[used]
+    place = part.places[used]
+    covered = covered[used]
     points = linear_blend_skinning(shape, part.skinning[used], bones)
     if garment.ease is not None:
         pinned = np.zeros(len(used), bool) if garment.pinned is None else garment.pinned[used]
@@ -74,7 +75,7 @@ def sew(
     closed, vertices, table, margin = _cut_and_close(garment, points, faces, place, covered)
     return Sewn(garment, vertices, closed, Places(table), margin, (points, faces[(covered[faces] > 0).all(1)]))
 
-# %% ../../nbs/synth/dressing.ipynb #7cabc7e9
+# %% ../../nbs/synth/dressing.ipynb #9cc34f38
 def dress(
     garments: list[Garment],
     template: Template,
@@ -83,7 +84,8 @@ def dress(
     under: list = (),   # vertices and faces of what is worn already
 ) -> list[Sewn]:
     "Put on all garments, each over the ones before."
-    rest, bones = posed.rest.double().numpy(), posed.bones.double().numpy()
+    rest = posed.rest.double().numpy()
+    bones = posed.bones.double().numpy()
     obstacle = Obstacle(posed.vertices.numpy(), template.skin_faces)
     for layer in under: obstacle = obstacle.with_layer(*layer)
     worn = []

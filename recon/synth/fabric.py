@@ -17,7 +17,7 @@ from .weave import (
     DENIM_DYES, LEATHERS, WEAVES, band_coverage, color_blocks, denim, edge_coverage, gradient, heather, knit_ribs,
     leather, line_coverage, panel_coordinates, plain, ribs)
 
-# %% ../../nbs/synth/fabric.ipynb #13cd71ba
+# %% ../../nbs/synth/fabric.ipynb #5adaa809
 class Fabric:
     "The cloth of one garment; colours are (3,) in [0,1], lengths metres."
     def __init__(self,
@@ -30,7 +30,10 @@ class Fabric:
         fine=.005,       # distance of the points that carry colours
         below=False,     # colours as worn below the waist
     ):
-        self.noise, self.details, self.cut, self.fine = noise, list(details), cut, fine
+        self.noise = noise
+        self.details = list(details)
+        self.cut = cut
+        self.fine = fine
         shares = np.array(list(WEAVES.values()))
         self.weave = weave or list(WEAVES)[rng.choice(len(WEAVES), p=shares/shares.sum())]
         self._draw_colors(rng, below)

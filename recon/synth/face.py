@@ -102,7 +102,7 @@ def _paint_mouth(skin: Skin, color: np.ndarray, place: Places, uv: np.ndarray) -
     capped = near & (uv == 0).all(1)   # an open mouth is closed with a cap, which has no texture coordinates
     return np.where(capped[:, None], _inside_mouth(skin, y), color)
 
-# %% ../../nbs/synth/face.ipynb #1f5947ad
+# %% ../../nbs/synth/face.ipynb #e1cf7196
 @lru_cache
 def _lid_rims() -> tuple[cKDTree, cKDTree]:
     "The rims of the upper and the lower lid of the left eye, on the template."
@@ -112,7 +112,8 @@ def _lid_rims() -> tuple[cKDTree, cKDTree]:
     loops = [edges[loop] for loop in boundary_loops(faces, len(template.rest))]
     rim = template.rest[next(loop for loop in loops if template.rest[loop][..., 0].min() > .01)]
     points = np.concatenate([rim[:, 0]*(1 - t) + rim[:, 1]*t for t in np.linspace(0, .9, 10)])
-    inner, outer = points[points[:, 0].argmin()], points[points[:, 0].argmax()]
+    inner = points[points[:, 0].argmin()]
+    outer = points[points[:, 0].argmax()]
     slope = (points[:, 0] - inner[0])/(outer[0] - inner[0])*(outer[1] - inner[1])
     upper = points[:, 1] > inner[1] + slope
     return cKDTree(points[upper]), cKDTree(points[~upper])
@@ -190,7 +191,7 @@ def _paint_face(skin: Skin, color: np.ndarray, place: Places, uv: np.ndarray) ->
     nostril = spot(x - .0085, y - .8015, .0045, .0028)*(place.ny < .1)*ramp(z, .148, .153)*ramp(z, .168, .163)
     return mix_colors(color, skin.tone*[.30, .18, .16], .85*np.clip(1.3*nostril, 0, 1))
 
-# %% ../../nbs/synth/face.ipynb #c87d5c6f
+# %% ../../nbs/synth/face.ipynb #da674f0a
 def _textured_skin(skin: Skin, place: Places, uv: np.ndarray) -> np.ndarray:
     "The picture of a skin, with the lashes, brows and stubble that such pictures leave to other meshes."
     color = skin.picture(uv)[:, :3].astype(float)
@@ -207,7 +208,8 @@ def skin_color(
 ) -> np.ndarray:      # (N,3) in [0,1]
     "Colour the skin at any of its places."
     if skin.picture is not None: return _textured_skin(skin, place, uv)
-    noise, point = skin.noise, place.point + skin.offset
+    noise = skin.noise
+    point = place.point + skin.offset
     color = skin.tone*(1 + .025*noise.octaves(point, 24) + .018*noise(point, 260))[:, None]
     back_of_hand = .35*ramp(place.hand, .5, .9)*ramp(-place.ny, -.2, .8)
     color = _redden(color, skin, .10*np.clip(noise(point, 40), -1, 1) + back_of_hand)

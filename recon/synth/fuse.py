@@ -15,7 +15,7 @@ from ..geometry.mesh import interpolate_face_attributes
 from ..geometry.query import MeshQuery
 from .tunnels import block_offsets, fill_tunnels
 
-# %% ../../nbs/synth/fuse.ipynb #97ea1fb1
+# %% ../../nbs/synth/fuse.ipynb #ca4de1f0
 class Solid:
     "One ingredient of a union, in the units of the scan."
     def __init__(self,
@@ -28,7 +28,9 @@ class Solid:
         points = np.ascontiguousarray(vertices, np.float32)
         self.query = MeshQuery(torch.as_tensor(points), torch.as_tensor(np.ascontiguousarray(faces, np.int64)))
         self.thickness = torch.as_tensor(np.broadcast_to(np.asarray(thickness, np.float32), len(vertices)).copy())
-        self.closed, self.soft, self.thickest = closed, soft, float(self.thickness.max())
+        self.closed = closed
+        self.soft = soft
+        self.thickest = float(self.thickness.max())
 
     def nearest(self, points: torch.Tensor, limit: float, signed: bool = False):
         "Distance (N,) of the grown surface from points (N,3), nearest face and weights; inf and -1 beyond `limit`."
@@ -43,7 +45,7 @@ class Solid:
         vertices = self.query.vertices.numpy()
         return np.stack([vertices.min(0) - self.thickest, vertices.max(0) + self.thickest])
 
-# %% ../../nbs/synth/fuse.ipynb #be47383b
+# %% ../../nbs/synth/fuse.ipynb #274697c6
 def union_distance(solids: list[Solid], points: torch.Tensor, limit: float) -> torch.Tensor:
     "Signed distance (N,) of the union of `solids`, right within `limit` of its surface and outside it."
     distance = torch.full((len(points),), inf)
@@ -51,7 +53,7 @@ def union_distance(solids: list[Solid], points: torch.Tensor, limit: float) -> t
     return distance
 
 def cloth_share(hard: np.ndarray, soft: np.ndarray, step: float) -> np.ndarray:
-    "1 where cloth at distance `soft` (N,) is nearer than all else at distance `hard`, 0 where it is 1.5 voxels further."
+    "1 where cloth at distance `soft` (N,) is nearer than all else at distance `hard`, 0 from 1.5 voxels further on."
     gap = np.where(np.isfinite(soft), hard, -inf) - np.where(np.isfinite(soft), soft, 0)
     return np.clip(gap/step + 1.5, 0, 1)
 

@@ -96,16 +96,20 @@ def _tail_profile(kind: str, t, angle, radius: float, length: float) -> tuple[np
     woven = across[0] + .021*np.abs(np.mod(turns, 1) - .5)
     return swell, np.stack([woven, across[1], t*length + .35*radius*np.sin(angle)], 1)
 
-# %% ../../nbs/synth/hair.ipynb #60f98868
+# %% ../../nbs/synth/hair.ipynb #a3d62059
 def _tail_faces() -> np.ndarray:
     "Faces of a closed tube of `TAIL_RINGS` rings of `TAIL_SIDES` points, with a tip at each end."
     ring = np.arange(TAIL_RINGS*TAIL_SIDES).reshape(TAIL_RINGS, TAIL_SIDES)
-    a, b, c, d = ring[:-1], np.roll(ring, -1, 1)[:-1], np.roll(ring, -1, 1)[1:], ring[1:]
+    a = ring[:-1]
+    b = np.roll(ring, -1, 1)[:-1]
+    c = np.roll(ring, -1, 1)[1:]
+    d = ring[1:]
     faces = [np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)]
     for tip, loop in zip(TAIL_RINGS*TAIL_SIDES + np.arange(2), (ring[0], ring[-1][::-1])):
         faces.append(np.stack([np.roll(loop, -1), loop, np.full(TAIL_SIDES, tip)], 1))
     return np.concatenate(faces)
 
+# %% ../../nbs/synth/hair.ipynb #bf94b795
 def _make_tail(head: Head, noise: Noise, start, end, radius: float, kind: str, lock: float = .011) -> Hair:
     "Make a tail of `TAILS`; `lock` is the width of its locks, metres."
     t = np.repeat(np.linspace(0, 1, TAIL_RINGS), TAIL_SIDES)
@@ -128,7 +132,7 @@ def _make_tail(head: Head, noise: Noise, start, end, radius: float, kind: str, l
     count = len(points)
     return Hair(head.to_person(points), faces, strands, np.ones(count), np.full(count, .001), shade, closed=True)
 
-# %% ../../nbs/synth/hair.ipynb #787965e4
+# %% ../../nbs/synth/hair.ipynb #f6ee74be
 def make_beard(
     template: Template,
     skin: np.ndarray,    # (V,3) refined skin of the posed body, metres
@@ -141,7 +145,8 @@ def make_beard(
     part = template.parts["body"]
     keep = (beard_area(part.places, True)[part.faces] > 0).any(1) & ~template.hollow
     place, points, outward, faces = _refine_patch(template, skin, keep)
-    jaw, both = beard_area(place, False), beard_area(place, True)
+    jaw = beard_area(place, False)
+    both = beard_area(place, True)
     strands = np.stack([place.x, place.z, place.y], 1)
     length = beard*jaw*(1 + ramp(place.y, .765, .735)*ramp(place.z, .09, .13))   # longer at the chin
     length = np.maximum(length, moustache*(both - jaw).clip(0))
@@ -156,7 +161,7 @@ def make_beard(
     thickness = np.maximum(length*size/2, .001)
     return [Hair(vertices, faces, strands, ramp(level, -.1, .35), thickness, np.ones(len(vertices)))]
 
-# %% ../../nbs/synth/hair.ipynb #aae7ba66
+# %% ../../nbs/synth/hair.ipynb #dab9603c
 def make_hair(
     template: Template,
     posed: PosedBody,
@@ -170,7 +175,8 @@ def make_hair(
 ) -> list[Hair]:            # innermost first
     "Grow the hair of a style."
     if style == "bald": return []
-    kind, head = HAIR_STYLES[style], Head(template, posed)
+    kind = HAIR_STYLES[style]
+    head = Head(template, posed)
     line = rng.uniform(-.006, .006) + (.008 if style == "thin" else 0)
     parting = 0. if style == "braids" else rng.choice([-.03, -.022, 0, 0, .022, .03])
     flat = .003 if hatted else 9.

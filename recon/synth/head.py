@@ -41,7 +41,7 @@ def above_rim(place: Places) -> np.ndarray:
     ear = (np.abs(place.x) > .0735) & (place.y < .862)
     return np.where(ear | (place.head < .3), -1, place.y - np.interp(place.z, *HAT_RIM.T))
 
-# %% ../../nbs/synth/head.ipynb #dc577a6f
+# %% ../../nbs/synth/head.ipynb #6badb7c9
 @dataclass
 class Head:
     "The size and motion of a person's head, relative to the template's."
@@ -52,7 +52,8 @@ class Head:
         number = self.template.body.bone_names.index("head")
         skin = slice(0, len(self.posed.vertices))
         head = self.template.mesh_places.head[skin] > .9
-        own, reference = self.posed.rest.numpy()[skin][head], self.template.rest[skin][head]
+        own = self.posed.rest.numpy()[skin][head]
+        reference = self.template.rest[skin][head]
         self.size = float(own.std(0).mean()/reference.std(0).mean())
         self.origin = self.template.joints["head"]
         self.moved = self.posed.heads[number].double().numpy()
@@ -66,7 +67,7 @@ class Head:
         "Move points (N,3) by the person's head to the template's."
         return ((points - self.motion[:3, 3]) @ self.motion[:3, :3] - self.moved)/self.size + self.origin
 
-# %% ../../nbs/synth/head.ipynb #f06ce346
+# %% ../../nbs/synth/head.ipynb #e0f75b1e
 class Ground:
     "What hair and hats lie on: skin, and layers worn over it."
     def __init__(self,
@@ -84,7 +85,8 @@ class Ground:
 
     def height(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Measure the height (N,) of points (N,3) over the ground, metres, and the ground's normal (N,3) there."
-        lowest, normal = np.full(len(points), np.inf), np.zeros((len(points), 3))
+        lowest = np.full(len(points), np.inf)
+        normal = np.zeros((len(points), 3))
         for number, (tree, surface, outward) in enumerate(self.layers):
             distance, row = tree.query(points)
             height = np.einsum("ni,ni->n", points - surface[row], outward[row])

@@ -23,13 +23,14 @@ from .skin import spot
 from .template import PLACE_COLUMNS, Places
 from .weave import edge_coverage, leather, line_coverage, plain, tweed
 
-# %% ../../nbs/synth/headwear.ipynb #bc84732b
+# %% ../../nbs/synth/headwear.ipynb #a7dabf5c
 HEADWEAR = ("glasses", "cap", "hat", "beanie")
 HATS = ("cap", "hat", "beanie")   # in which hair lies flat
 
 def _hat_shares(female: bool, age: float) -> dict:
     "Share of those who wear each hat at an age, years."
-    young, old = ramp(age, 30, 12), ramp(age, 45, 70)
+    young = ramp(age, 30, 12)
+    old = ramp(age, 45, 70)
     return dict(cap=(.04 if female else .10)*(1 + .6*young), hat=(.045 if female else .03)*(1 + old),
                 beanie=.06*(1 + .5*young - .4*old))
 
@@ -111,7 +112,7 @@ def _brim_pattern(turn: np.ndarray, reach: np.ndarray) -> np.ndarray:
     "Points of a brim on its pattern (rows,columns,3): `reach` (rows,1) from the rim outwards is negative y."
     return np.stack(np.broadcast_arrays(np.sin(turn), -.01 - reach.clip(0), np.cos(turn)), -1)
 
-# %% ../../nbs/synth/headwear.ipynb #d27b3106
+# %% ../../nbs/synth/headwear.ipynb #0920dfae
 def _close_ends(points: np.ndarray, table: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     "Close the first and the last row of a tube with a point each, 0 and 1 on the pattern (in place): points and faces."
     first = np.arange(columns)
@@ -124,6 +125,7 @@ def _close_ends(points: np.ndarray, table: np.ndarray, rows: int, columns: int) 
     faces = np.concatenate([grid_faces(rows, columns, True), bottom, lid])
     return points, faces[:, ::-1] if signed_volume(points, faces) < 0 else faces
 
+# %% ../../nbs/synth/headwear.ipynb #97eee770
 def _stiffen(
     wearer: Wearer,
     grid: np.ndarray,      # (rows,columns,3) around the template's head
@@ -179,10 +181,11 @@ def _cap_paint(rng, fabric: Fabric):
 
     return paint
 
-# %% ../../nbs/synth/headwear.ipynb #112cc535
+# %% ../../nbs/synth/headwear.ipynb #5d4d96fe
 def _cap_peak(rim: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
     "Draw a peak (9,29,3) from the front of a rim, and its pattern."
-    turn, reach = np.linspace(-1.05, 1.05, 29), np.linspace(-.06, 1, 9)[:, None]
+    turn = np.linspace(-1.05, 1.05, 29)
+    reach = np.linspace(-.06, 1, 9)[:, None]
     around = np.linspace(-np.pi, np.pi, RIM_POINTS + 1)
     half = RIM_POINTS//2
     start = np.stack([np.interp(turn, around, np.r_[np.roll(rim[:, k], half), rim[half, k]]) for k in range(3)], 1)
@@ -255,7 +258,7 @@ def make_hat(wearer: Wearer, rng, fabric: Fabric, female: bool, thin: float) -> 
     crown = _stiffen(wearer, grid, _dome_pattern(rise), paint, .003)
     return [crown, _stiffen(wearer, brim, pattern, paint, thin, .002, solid=False)]
 
-# %% ../../nbs/synth/headwear.ipynb #4c82199f
+# %% ../../nbs/synth/headwear.ipynb #38925025
 def _beanie_paint(fabric: Fabric, stripe: np.ndarray, hoop: tuple, cuff: float):
     "The colours of a beanie by places on its pattern; `hoop` is the height of a stripe and half its width."
     def paint(place):
@@ -270,7 +273,8 @@ def _beanie_paint(fabric: Fabric, stripe: np.ndarray, hoop: tuple, cuff: float):
 
 def _make_bobble(wearer: Wearer, top: np.ndarray, color: np.ndarray) -> Accessory:
     "A woolly ball on top."
-    ball, noise = trimesh.creation.icosphere(3), wearer.noise
+    ball = trimesh.creation.icosphere(3)
+    noise = wearer.noise
     woolly = ball.vertices*(1 + .10*noise(ball.vertices, 3) + .08*noise(ball.vertices, 6))[:, None]
     table = np.zeros((len(woolly), len(PLACE_COLUMNS)))
     table[:, :3] = ball.vertices
@@ -280,6 +284,7 @@ def _make_bobble(wearer: Wearer, top: np.ndarray, color: np.ndarray) -> Accessor
     points = wearer.head.to_person(top + [0, .016, 0] + .027*woolly)
     return Accessory(points, ball.faces, Places(table), paint, 0., True)
 
+# %% ../../nbs/synth/headwear.ipynb #5cbaadd8
 def make_beanie(wearer: Wearer, rng, fabric: Fabric) -> list[Accessory]:
     "Make a knitted cap with a turned-up cuff."
     rim = _measure_rim(wearer, .008)*[1.02, 1, 1.015] + [0, -.008, 0]
@@ -296,7 +301,7 @@ def make_beanie(wearer: Wearer, rng, fabric: Fabric) -> list[Accessory]:
     if rng.random() < .3: pieces.append(_make_bobble(wearer, top, second))
     return pieces
 
-# %% ../../nbs/synth/headwear.ipynb #f515e79c
+# %% ../../nbs/synth/headwear.ipynb #56ce7c10
 GLASSES_COLORS = [[.05, .05, .05], [.25, .15, .09], [.65, .6, .45], [.3, .3, .32], [.45, .1, .1]]
 
 def _face_curve(x) -> np.ndarray:
@@ -330,10 +335,12 @@ def _glasses_curves(width: float, height: float, power: float) -> tuple[list, li
     curves.append(np.stack([x, .848 + 0*x, _face_curve(x) + .002], 1))   # the bridge
     return curves, lenses
 
+# %% ../../nbs/synth/headwear.ipynb #5ae26501
 def make_glasses(fitter: Fitter, ground: Ground, rng, voxel: float) -> list[Accessory]:
     "Make rims around the eyes, a bridge, temples to the ears, perhaps dark lenses."
     frame = GLASSES_COLORS[rng.choice(5, p=[.5, .2, .12, .1, .08])]
-    width, height = rng.uniform(.024, .028), rng.uniform(.017, .023)
+    width = rng.uniform(.024, .028)
+    height = rng.uniform(.017, .023)
     power = rng.choice([2, 3, 4])
     dark = rng.random() < .3
     curves, lenses = _glasses_curves(width, height, power)

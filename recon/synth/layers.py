@@ -54,10 +54,11 @@ def interpolate_corners(
     "Interpolate values of vertices at points on faces."
     return np.einsum("nkc,nk->nc", values[faces[face]], weights)
 
-# %% ../../nbs/synth/layers.ipynb #f3d9111c
+# %% ../../nbs/synth/layers.ipynb #bda726bd
 def garment_layer(sewn: Sewn, voxel: float) -> Layer:
     "Make the layer of a garment; one that is a sheet is thick enough for voxels of this size (metres)."
-    garment, table = sewn.garment, np.column_stack([sewn.places.table, sewn.margin])
+    garment = sewn.garment
+    table = np.column_stack([sewn.places.table, sewn.margin])
 
     def paint(face, weights):
         mixed = interpolate_corners(table, sewn.faces, face, weights)
@@ -114,10 +115,11 @@ def hair_layers(
     layers = [hair_layer(hair, noise, colors.hair, colors.tone) for hair in grown]
     return layers + [hair_layer(hair, noise, .85*colors.hair, colors.tone) for hair in beard]
 
-# %% ../../nbs/synth/layers.ipynb #6a3428cd
+# %% ../../nbs/synth/layers.ipynb #68637cd0
 def _draw_in(skin: np.ndarray, template: Template, garments: list[Garment]) -> np.ndarray:
     "Draw the skin (V,3) in by up to 13 mm where `garments` hide it, less at the slender wrists."
-    part, place = template.parts["body"], template.parts["body"].places
+    part = template.parts["body"]
+    place = template.parts["body"].places
     length = template.arm_length
     wrist = ramp(place.along_arm, .55*length, .85*length)*ramp(place.arm, .3, .6)
     depth = (.013 - .010*wrist)*ramp(hidden_skin(garments, place), .012, .03)*ramp(place.hand, .6, .3)
@@ -138,7 +140,7 @@ def _shown_faces(template: Template, garments: list[Garment], under: np.ndarray)
     in_shoe = np.max(shoes + [np.full(len(part.places), -1.)], axis=0) > .025
     return ~in_shoe[part.faces].all(1) & ~(under > .999)[part.faces].all(1) & ~template.hollow
 
-# %% ../../nbs/synth/layers.ipynb #4396acb9
+# %% ../../nbs/synth/layers.ipynb #8937ab67
 def body_layer(
     skin: np.ndarray,           # (V,3) refined, metres
     template: Template,
@@ -148,7 +150,8 @@ def body_layer(
     hidden: np.ndarray,         # (19158,) bool, base vertices that pieces hide
 ) -> Layer:
     "Make the layer of the skin that garments and pieces leave visible."
-    part, place = template.parts["body"], template.parts["body"].places
+    part = template.parts["body"]
+    place = template.parts["body"].places
     under = part.matrix @ hidden.astype(float)
     shown = _shown_faces(template, garments, under)
     skin = skin - mesh_normals(skin, part.faces)*(.006*under)[:, None]

@@ -37,7 +37,7 @@ def resolve_beside(path: Path, name: str) -> Path:
                          "Move that file there and name it alone")
     return Path(path).parent/"/".join(parts)
 
-# %% ../../nbs/synth/mhclo.ipynb #49436ef1
+# %% ../../nbs/synth/mhclo.ipynb #f52114db
 EXAMPLE_MHCLO = """# a comment
 basemesh hm08
 name flag
@@ -57,6 +57,8 @@ verts 0
 delete_verts
 10 - 12 20
 30 - 31"""
+
+# %% ../../nbs/synth/mhclo.ipynb #c29a2bdd
 EXAMPLE_OBJ = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nf 1/1 2/2 3/3 4/4\n"
 EXAMPLE_MHMAT = "name flag\ntransparent True\ndiffuseColor 1 1 1\ndiffuseTexture flag.png\n"
 
@@ -69,11 +71,13 @@ def write_example_piece(
     (folder/"flag.obj").write_text(obj)
     (folder/"flag.mhmat").write_text(mhmat)
     quarters = np.zeros((64, 64, 4), np.uint8)   # blue, green, red, opacity
-    quarters[:32, :32], quarters[:32, 32:], quarters[32:, :32] = (255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255)
+    quarters[:32, :32] = (255, 0, 0, 255)
+    quarters[:32, 32:] = (0, 255, 0, 255)
+    quarters[32:, :32] = (0, 0, 255, 255)
     cv2.imwrite(str(folder/"flag.png"), quarters)
     return folder/"flag.mhclo"
 
-# %% ../../nbs/synth/mhclo.ipynb #eb8806f6
+# %% ../../nbs/synth/mhclo.ipynb #519f3114
 @dataclass
 class MhClo:
     "A `.mhclo` file."
@@ -89,6 +93,7 @@ class MhClo:
     depth: float           # pieces of higher numbers lie further outside
     deleted: np.ndarray    # base vertices hidden under it
 
+# %% ../../nbs/synth/mhclo.ipynb #0b6f69f7
 def _as_vertex(row: list[str]) -> list:
     "The nine numbers of a line of vertices, as words; none: it has another length."
     if len(row) == 9: return row
@@ -129,7 +134,7 @@ def _expand_ranges(words: list[str], path: Path, basemesh: str) -> np.ndarray:
         at += 3 if span else 1
     return np.flatnonzero(named)
 
-# %% ../../nbs/synth/mhclo.ipynb #8e9dd656
+# %% ../../nbs/synth/mhclo.ipynb #3587508e
 SCALE_AXES = dict(x_scale=0, y_scale=1, z_scale=2)
 
 @dataclass
@@ -157,9 +162,12 @@ def _sort_line(words: list[str], sections: _Sections, section: str) -> str:
     if section == "deleted": sections.deleted += words
     return section
 
+# %% ../../nbs/synth/mhclo.ipynb #a9499ad2
 def _sort_lines(path: Path) -> tuple[_Sections, np.ndarray, np.ndarray]:
     "Sort the lines of a `.mhclo` file; also its vertices (V,9) and what it deletes."
-    sections, section, words = _Sections({}, [], {}, [], []), "", []
+    sections = _Sections({}, [], {}, [], [])
+    section = ""
+    words = []
     try:
         for words in _read_words(path): section = _sort_line(words, sections, section)
         basemesh = sections.head.get("basemesh", "not named")
@@ -168,12 +176,13 @@ def _sort_lines(path: Path) -> tuple[_Sections, np.ndarray, np.ndarray]:
         if str(path) in str(e): raise
         raise ValueError(f"{path}: damaged at {' '.join(words[:9])!r} ({e}); fetch the pack again") from e
 
-# %% ../../nbs/synth/mhclo.ipynb #0a06f145
+# %% ../../nbs/synth/mhclo.ipynb #c7901cf7
 def read_mhclo(path: Path) -> MhClo:
     "Read a `.mhclo` file; raise `ValueError` for a damaged one, `FileNotFoundError` for one that is not there."
     path = Path(path)
     sections, table, deleted = _sort_lines(path)
-    head, basemesh = sections.head, sections.head.get("basemesh", "not named")
+    head = sections.head
+    basemesh = sections.head.get("basemesh", "not named")
     _check_base(path, basemesh, table[:, :3].min(), table[:, :3].max())
     for a, b, length in sections.scales.values():
         _check_base(path, basemesh, min(a, b), max(a, b))
@@ -184,7 +193,7 @@ def read_mhclo(path: Path) -> MhClo:
                  material, table[:, :3].astype(int), table[:, 3:6], table[:, 6:], sections.scales,
                  float(head.get("z_depth", 50)), deleted)
 
-# %% ../../nbs/synth/mhclo.ipynb #950fca61
+# %% ../../nbs/synth/mhclo.ipynb #6c0a52e1
 def _corner_numbers(word: str) -> tuple[int, int]:
     "Vertex and texture corner that `v`, `v/vt` or `v/vt/vn` names; the first corner if none is named."
     vertex, *rest = word.split("/")
@@ -192,7 +201,11 @@ def _corner_numbers(word: str) -> tuple[int, int]:
 
 def _parse_obj(path: Path) -> tuple[int, list, list, list]:
     "Number of vertices, texture coordinates, and vertices and texture corners of triangles, as numbered in the file."
-    count, uv, faces, corners, words = 0, [], [], [], []
+    count = 0
+    uv = []
+    faces = []
+    corners = []
+    words = []
     try:
         for words in _read_words(path):
             if words[0] == "v": count += 1
@@ -208,6 +221,7 @@ def _parse_obj(path: Path) -> tuple[int, list, list, list]:
         raise ValueError(f"{path}: damaged at {' '.join(words)!r} ({e}); fetch the pack again") from e
     return count, uv, faces, corners
 
+# %% ../../nbs/synth/mhclo.ipynb #36dbfab5
 def read_piece_mesh(path: Path) -> tuple[int, np.ndarray, np.ndarray]:   # V, (F,3), (F,3,2)
     "Read the number of vertices, the triangles and their texture coordinates of an `.obj` with polygons."
     count, uv, faces, corners = _parse_obj(path)

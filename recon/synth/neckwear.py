@@ -19,7 +19,7 @@ def _ellipse(angle, width, depth, height) -> np.ndarray:
     "Points on ellipses about the neck, metres; the angle is 0 in front."
     return np.stack(np.broadcast_arrays(width*np.sin(angle), height, .022 + depth*np.cos(angle)), -1)
 
-# %% ../../nbs/synth/neckwear.ipynb #fca6f88e
+# %% ../../nbs/synth/neckwear.ipynb #e8bc091b
 def make_collar(fitter: Fitter, obstacle: Obstacle, rng, fabric: Fabric, jacket: bool) -> Accessory:
     "Make a collar that stands and folds over, of a shirt or (wider, open) of a jacket."
     opening = np.deg2rad(48 if jacket else 10)
@@ -38,6 +38,7 @@ def make_collar(fitter: Fitter, obstacle: Obstacle, rng, fabric: Fabric, jacket:
     stands = np.array([1, 1, 1, 0, 0, 0], bool)
     return drape_sheet(fitter, obstacle, rng, grid, cloth.color, stands, gap=.006, thickness=.0045, gravity=.12)
 
+# %% ../../nbs/synth/neckwear.ipynb #4e890d61
 def make_hood(fitter: Fitter, obstacle: Obstacle, rng, fabric: Fabric) -> Accessory:
     "Make a hood that hangs down behind."
     angle = np.linspace(.35, 2*np.pi - .35, 61)
@@ -54,7 +55,7 @@ def make_hood(fitter: Fitter, obstacle: Obstacle, rng, fabric: Fabric) -> Access
     stands = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
     return drape_sheet(fitter, obstacle, rng, grid, cloth.color, stands, gap=.012, thickness=.007)
 
-# %% ../../nbs/synth/neckwear.ipynb #e137ba67
+# %% ../../nbs/synth/neckwear.ipynb #013d4ae4
 def _scarf_ring() -> tuple[np.ndarray, np.ndarray]:
     "A folded ring around the neck: points (V,3) on the rest body and faces (F,3)."
     turns = np.linspace(0, 2*np.pi, 48, endpoint=False), np.linspace(0, 2*np.pi, 17)
@@ -69,6 +70,7 @@ def _scarf_ring() -> tuple[np.ndarray, np.ndarray]:
     faces, tube = faces.reshape(-1, 3), tube[used]
     return tube, faces[:, ::-1] if signed_volume(tube, faces) < 0 else faces
 
+# %% ../../nbs/synth/neckwear.ipynb #1ebda028
 def make_scarf(fitter: Fitter, obstacle: Obstacle, rng, tailor: Tailor) -> list[Accessory]:
     "Make a scarf around the neck, one end on the chest."
     weave = [plain, plaid, hoops, tweed][rng.choice(4, p=[.4, .25, .2, .15])]

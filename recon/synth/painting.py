@@ -12,8 +12,9 @@ from ..geometry.refined import RefinedColors, split_faces
 from .fuse import Solid
 from .layers import Layer
 
-# %% ../../nbs/synth/painting.ipynb #41febc97
-COLOR_SPACING, HEAD_SPACING = .0055, .0017   # wanted between colours, in the units of the scan
+# %% ../../nbs/synth/painting.ipynb #df05b201
+COLOR_SPACING = .0055
+HEAD_SPACING = .0017   # wanted between colours, in the units of the scan
 
 def _halvings(spacing: float, resolution: int, limit: int) -> int:
     "How often an edge is halved, at most `limit` times, to have colours this close."
@@ -28,17 +29,19 @@ def subdivision_levels(
 ) -> torch.Tensor:          # (F,)
     "Tell how often faces are split for their colours; more often near the head."
     near = np.linalg.norm(vertices[faces[:, 0]] - head, axis=1) < radius
-    at_head, elsewhere = _halvings(HEAD_SPACING, resolution, 2), _halvings(COLOR_SPACING, resolution, 1)
+    at_head = _halvings(HEAD_SPACING, resolution, 2)
+    elsewhere = _halvings(COLOR_SPACING, resolution, 1)
     return torch.as_tensor(np.where(near, at_head, elsewhere))
 
-# %% ../../nbs/synth/painting.ipynb #56f8cb5e
+# %% ../../nbs/synth/painting.ipynb #e8bbfc70
 RIM_WIDTH = .003   # distances that differ by less are those of two layers' common rim, in the units of the scan
 
 def _color_shares(
     gaps: np.ndarray,   # (L,N) distance of each layer from each point; inf: not near
 ) -> np.ndarray:        # (L,N)
     "Tell how far each layer gives a point its colour: the nearest one alone, or two beside their rim."
-    ranks, columns = gaps.argpartition(1, 0)[:2], np.arange(gaps.shape[1])
+    ranks = gaps.argpartition(1, 0)[:2]
+    columns = np.arange(gaps.shape[1])
     first, second = gaps[ranks, columns]
     share = np.clip(.5*(1 - (second - first)/RIM_WIDTH), 0, .5)
     shares = np.zeros_like(gaps)
@@ -46,10 +49,11 @@ def _color_shares(
     shares[ranks[1], columns] = share
     return shares
 
-# %% ../../nbs/synth/painting.ipynb #c5e745f9
+# %% ../../nbs/synth/painting.ipynb #4ef9fc06
 def _measure_gaps(solids: list[Solid], points: torch.Tensor, near: np.ndarray, reach: float) -> tuple:
     "Distance (L,N) of the layers that are `near` (L,N bool), inf for others; rows, faces and weights for each layer."
-    gaps, hits = np.full(near.shape, np.inf, np.float32), []
+    gaps = np.full(near.shape, np.inf, np.float32)
+    hits = []
     for rank, solid in enumerate(solids):
         rows = np.nonzero(near[rank])[0]
         distance, face, weights = solid.nearest(points[rows], reach)
@@ -60,7 +64,8 @@ def _measure_gaps(solids: list[Solid], points: torch.Tensor, near: np.ndarray, r
 def _paint_points(layers, solids, points: torch.Tensor, near: np.ndarray, reach: float) -> tuple:
     "Colours (N,3) of points, and the distance (L,N) of each layer that is `near` there; inf for others."
     gaps, hits = _measure_gaps(solids, points, near, reach)
-    shares, colors = _color_shares(gaps), np.zeros((len(points), 3), np.float32)
+    shares = _color_shares(gaps)
+    colors = np.zeros((len(points), 3), np.float32)
     for rank, (layer, (rows, face, weights)) in enumerate(zip(layers, hits)):
         mine = (shares[rank, rows] > 0) & (face >= 0)
         if mine.any(): colors[rows[mine]] += shares[rank, rows[mine], None]*layer.paint(face[mine], weights[mine])

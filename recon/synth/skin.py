@@ -44,11 +44,13 @@ def spot(x, y, width: float, height: float = None) -> np.ndarray:
     "A soft spot: 1 at the origin, e⁻¹ on the ellipse of these half axes; `height` defaults to `width`."
     return np.exp(-(x/width)**2 - (y/(height or width))**2)
 
-# %% ../../nbs/synth/skin.ipynb #d86279b4
+# %% ../../nbs/synth/skin.ipynb #0d22aaac
 class Skin:
     "Skin, hair and eye colours of one person; colours are (3,) in [0,1]."
     def __init__(self, rng: np.random.Generator, noise: Noise, female: bool, age: float = 35.):   # years
-        self.noise, self.age, self.female = noise, age, female
+        self.noise = noise
+        self.age = age
+        self.female = female
         self.dark = rng.beta(1.2, 1.3)   # 0 light, 1 dark
         position = self.dark*(len(SKIN_TONES) - 1)
         tone = np.array([np.interp(position, range(len(SKIN_TONES)), channel) for channel in SKIN_TONES.T])

@@ -103,7 +103,7 @@ def distance_along_limb(
     past = 1/(1 + np.exp(-np.clip((upper - first + lower)/.02, -50, 50)))
     return upper*(1 - past) + (first + lower)*past, first + second
 
-# %% ../../nbs/synth/template.ipynb #3b01f03a
+# %% ../../nbs/synth/template.ipynb #96117b3b
 ARM_BONES = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal")
 LEG_BONES = ("upperleg", "lowerleg", "foot", "toe")
 HELPERS = dict(   # name of the part: groups of the base mesh, steps of subdivision
@@ -117,7 +117,7 @@ class Template:
         self.rest = adult.rest.double().numpy()                                      # (19158,3) the whole mesh, metres
         self.joints = dict(zip(body.bone_names, adult.heads.double().numpy()))       # (3,) by name of the bone
         self.skinning = body.net.dense_vertex_bone_weights.numpy()                   # (19158,163)
-        self.mesh_places = Places(self._measure_places())                            # of the whole mesh, without normals
+        self.mesh_places = Places(self._measure_places())                            # of the whole mesh, no normals
         self.parts = self._make_parts()
         for part in self.parts.values():
             table = part.matrix @ self.mesh_places.table
@@ -158,7 +158,7 @@ def _bones_below(self: Template, bone: str) -> list[str]:
         if parent >= 0 and names[parent] in chosen: chosen.append(name)
     return chosen
 
-# %% ../../nbs/synth/template.ipynb #8b5d4971
+# %% ../../nbs/synth/template.ipynb #864665ec
 @patch
 def _limb_distance(self: Template, side: str, first: str, second: str, end: str) -> tuple[np.ndarray, float]:
     "Distance (V,) along the limb of these bones on a `side`, \"L\" or \"R\", and its length, metres."
@@ -178,7 +178,8 @@ def _measure_places(self: Template) -> np.ndarray:
     foot = self._skinning_share(("foot", "toe"))
     head = self._skinning_share(self._bones_below("head"))
     hand = self._skinning_share(("wrist", "finger", "metacarpal"))
-    arm, leg = self._skinning_share(ARM_BONES), self._skinning_share(LEG_BONES)
+    arm = self._skinning_share(ARM_BONES)
+    leg = self._skinning_share(LEG_BONES)
     return np.column_stack([self.rest, arm, along_arm, leg, along_leg, foot, head, hand])
 
 # %% ../../nbs/synth/template.ipynb #195e3dca

@@ -37,7 +37,7 @@ def load_picture(path: Path) -> np.ndarray:
     alpha = image[..., 3:] if image.shape[2] == 4 else np.ones_like(image[..., :1])
     return np.concatenate([image[..., 2::-1], alpha], 2)
 
-# %% ../../nbs/synth/texture.ipynb #93d7e4c2
+# %% ../../nbs/synth/texture.ipynb #25468d46
 def _used_texels(uv: np.ndarray, shape: tuple) -> np.ndarray:
     "Mark texels (H,W) under triangles of texture coordinates (F,3,2): 1 or 0."
     height, width = shape
@@ -46,6 +46,7 @@ def _used_texels(uv: np.ndarray, shape: tuple) -> np.ndarray:
     for polygon in np.round(corners).astype(np.int32): cv2.fillConvexPoly(mask, polygon, 1, shift=4)
     return mask.astype(np.float32)
 
+# %% ../../nbs/synth/texture.ipynb #4339bea2
 class PieceTexture:
     "Colours and opacity of a mesh: `texture(uv (N,2))` is (N,4) in [0,1]."
     def __init__(self,
@@ -71,6 +72,7 @@ class PieceTexture:
         at = np.stack([(uv[:, 0] % 1)*width, (1 - uv[:, 1] % 1)*height], -1).astype(np.float32) - .5
         colors = []
         for part in np.array_split(at, len(at)//30_000 + 1):   # remap takes at most 32,767 rows
-            column, row = part[:, None, 0], part[:, None, 1]
+            column = part[:, None, 0]
+            row = part[:, None, 1]
             colors.append(cv2.remap(self.image, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0])
         return np.concatenate(colors)

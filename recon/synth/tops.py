@@ -68,7 +68,7 @@ def _top_fabric(rng, tailor: Tailor, kind: str) -> Fabric:
     if fabric.cuffs and rng.random() < .75: fabric.trim = None
     return fabric
 
-# %% ../../nbs/synth/tops.ipynb #e2c200e0
+# %% ../../nbs/synth/tops.ipynb #61676baf
 def make_top(
     rng: np.random.Generator,
     tailor: Tailor,
@@ -77,7 +77,8 @@ def make_top(
     tucked: bool,    # the hem goes into the bottom
 ) -> tuple[Garment, float]:   # and the height of its hem, metres
     "Cut a top."
-    place, cut = tailor.template.parts["tights"].places, TOP_CUTS[kind]
+    place = tailor.template.parts["tights"].places
+    cut = TOP_CUTS[kind]
     neck = rng.uniform(*cut.neck)
     hem = waist - .03 if tucked else rng.uniform(*cut.hem)
     sleeve = rng.choice(cut.sleeve, p=[.3, .7]) if kind == "shirt" else rng.uniform(*cut.sleeve)
@@ -96,7 +97,7 @@ def make_top(
                       thickness=cut.thickness, pinned=pinned, pieces=cut.pieces)
     return garment, hem
 
-# %% ../../nbs/synth/tops.ipynb #ef597351
+# %% ../../nbs/synth/tops.ipynb #9a8e609d
 JACKET_OPENINGS = dict(   # metres, half of what is open at the waist and at the chest
     jacket=(.035, .085), blazer=(.022, .08), vest=(.03, .08), coat=(.03, .08))
 JACKET_WIDTHS = dict(     # metres that it stands off, from and to
@@ -120,6 +121,7 @@ def _jacket_fabric(rng, tailor: Tailor, low: float) -> Fabric:
     if weave in (plain, heather) and rng.random() < .6: fabric.cuffs = .05
     return fabric
 
+# %% ../../nbs/synth/tops.ipynb #5266e0ac
 def _open_fabric(rng, tailor: Tailor, kind: str, low: float, high: float) -> Fabric:
     "Draw the cloth of what is worn open."
     if kind == "jacket": return _jacket_fabric(rng, tailor, low)
@@ -133,7 +135,7 @@ def _open_fabric(rng, tailor: Tailor, kind: str, low: float, high: float) -> Fab
     fabric.trim = None
     return fabric
 
-# %% ../../nbs/synth/tops.ipynb #cb19f445
+# %% ../../nbs/synth/tops.ipynb #b7a2b87b
 def _coat_skirt(rng, tailor: Tailor, fabric: Fabric, gap: float, wide: float) -> Garment:
     "Cut the lower part of a coat, open by `gap` on both sides of the middle, metres."
     place = tailor.template.parts["skirt"].places
@@ -147,6 +149,7 @@ def _coat_skirt(rng, tailor: Tailor, fabric: Fabric, gap: float, wide: float) ->
                    gap=.009, thickness=.0055, gravity=.15, flare=rng.uniform(.1, .35), pinned=place.y > .2,
                    hides=lambda p: np.full(len(p), -1.), sheet=True)
 
+# %% ../../nbs/synth/tops.ipynb #5691a1d9
 def make_jacket(
     rng: np.random.Generator,
     tailor: Tailor,

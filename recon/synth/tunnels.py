@@ -12,14 +12,15 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import marching_cubes
 
-# %% ../../nbs/synth/tunnels.ipynb #fa4816c9
+# %% ../../nbs/synth/tunnels.ipynb #9e0c316f
 def block_offsets(side: int) -> np.ndarray:
     "List the places (side³,3) in a block, the last axis fastest."
     return np.stack(np.meshgrid(*[np.arange(side)]*3, indexing="ij"), -1).reshape(-1, 3)
 
 def _dilate(solid: np.ndarray, radius: int, outside: bool = False) -> np.ndarray:
     "Add to a solid (bool) what is at most `radius` voxels from it, by shifted copies: a ball is a disk of runs."
-    wide, shape = np.pad(solid, radius, constant_values=outside), solid.shape
+    wide = np.pad(solid, radius, constant_values=outside)
+    shape = solid.shape
     runs, out = [wide], np.zeros(shape, bool)
     for h in range(1, radius + 1):
         longer = runs[-1].copy()
@@ -54,7 +55,7 @@ def euler_number(grid: np.ndarray) -> int:
     vertices, faces, _, _ = marching_cubes(grid, 0.)
     return len(vertices) - len(_edge_codes(faces, len(vertices))) + len(faces)
 
-# %% ../../nbs/synth/tunnels.ipynb #fca568c6
+# %% ../../nbs/synth/tunnels.ipynb #b801760a
 _CORNER = np.arange(256)[:, None] >> np.arange(8) & 1   # (256,8) of a cell, by the corners inside: bit 4x + 2y + z
 
 def _cell_sides() -> np.ndarray:   # (256,6,4)
@@ -77,9 +78,10 @@ def _is_ambiguous() -> np.ndarray:  # (256,) bool
     pair = (_CORNER[:, ::-1] == _CORNER).all(1) & np.isin(_CORNER.sum(1), (2, 6))
     return across.any(1) | pair
 
-_SHARED, _AMBIGUOUS = _count_shared(), _is_ambiguous()
+_SHARED = _count_shared()
+_AMBIGUOUS = _is_ambiguous()
 
-# %% ../../nbs/synth/tunnels.ipynb #2d7334b9
+# %% ../../nbs/synth/tunnels.ipynb #ca9b5961
 def _inner_euler(values: np.ndarray) -> np.ndarray:  # (N,) int
     "Count what marching cubes adds inside cells with corners `values` (N,8), neither all positive nor all negative."
     n = len(values)
@@ -104,11 +106,12 @@ def cell_euler(
 ) -> np.ndarray:          # (N,) int
     "Count four times what cells add to the Euler number of a surface."
     code = (values <= 0) @ (1 << np.arange(8))
-    total, rows = _sign_euler()[code], np.flatnonzero(_AMBIGUOUS[code])
+    total = _sign_euler()[code]
+    rows = np.flatnonzero(_AMBIGUOUS[code])
     if len(rows): total[rows] = _SHARED[code[rows]] + 4*_inner_euler(values[rows])
     return total
 
-# %% ../../nbs/synth/tunnels.ipynb #2f76ac6a
+# %% ../../nbs/synth/tunnels.ipynb #587c7676
 def euler_growth(
     grid: np.ndarray,     # signed
     pieces: np.ndarray,   # the same shape: number of the piece, from 1; 0: none
@@ -116,7 +119,9 @@ def euler_growth(
 ) -> np.ndarray:          # (P+1,) int
     "Count what the Euler number of the surface gains when one of the pieces is filled, for each alone."
     strides = np.array([grid.shape[1]*grid.shape[2], grid.shape[2], 1])
-    flat, numbers, corners = grid.ravel(), pieces.ravel(), block_offsets(2) @ strides
+    flat = grid.ravel()
+    numbers = pieces.ravel()
+    corners = block_offsets(2) @ strides
     at = np.flatnonzero(numbers)
     pairs = _distinct((numbers[at].astype(np.int64)[:, None]*grid.size + at[:, None] - corners).ravel())
     piece, cell = np.divmod(pairs, grid.size)

@@ -17,7 +17,7 @@ from .assets import SLOTS, Asset, find_slot, load_asset, piece_places, split_sui
 from .mhclo import BASE_VERTICES, Material, read_mhclo, read_mhmat
 from .texture import decode_picture
 
-# %% ../../nbs/synth/wardrobe.ipynb #7d195245
+# %% ../../nbs/synth/wardrobe.ipynb #2ac71c88
 IGNORED_FOLDERS = {
     "eyebrows", "eyelashes", "eyes", "teeth", "tongue", "genitals", "proxymeshes", "targets", "litspheres"}
 CLOTHES_SLOTS = ("suit", "top", "bottom")
@@ -26,7 +26,8 @@ MALE = re.compile(r"(?<!fe)male|(?<![a-z])m[ae]n(?![a-z])|boy", re.IGNORECASE)
 
 def _find_sex(words: str) -> str:
     "Tell from names and tags for whom a piece is: \"f\", \"m\" or \"\" for both."
-    female, male = bool(FEMALE.search(words)), bool(MALE.search(words))
+    female = bool(FEMALE.search(words))
+    male = bool(MALE.search(words))
     if female == male: return ""
     return "f" if female else "m"
 
@@ -63,7 +64,7 @@ class Wardrobe:
             print(f"left out {path.relative_to(self.folder)}: {reason}", flush=True)
         return self
 
-# %% ../../nbs/synth/wardrobe.ipynb #45347294
+# %% ../../nbs/synth/wardrobe.ipynb #7d1164b1
 def _piece_folder(path: Path, pieces: set[Path]) -> Path | None:
     "The nearest of the folders `pieces` that a file lies in or below."
     return next((folder for folder in path.parents if folder in pieces), None)
@@ -73,12 +74,11 @@ def _is_skin(path: Path, folder: Path, pieces: set[Path]) -> bool:
     material = read_mhmat(path)
     if not material.texture: return False
     home = _piece_folder(path, pieces)
-    if material.of_skin: return True
-    if home == path.parent: return False
-    named = any("skin" in part for part in _folders_between(path, folder))
-    if home is not None: return named and home == folder   # a flat pack with a folder of skins
+    if home == path.parent or home not in (None, folder): return False   # hair is lit as skin too
+    says_so = material.of_skin or any("skin" in part for part in _folders_between(path, folder))
+    if home == folder: return says_so   # a flat pack with a folder of skins
     tree = folder/path.relative_to(folder).parts[0]
-    return named or not any(tree in (piece, *piece.parents) for piece in pieces)
+    return says_so or not any(tree in (piece, *piece.parents) for piece in pieces)
 
 def _own_materials(path: Path, default: Path | None, spare: list[Path], defaults: dict) -> tuple:
     "The materials of a piece: its default, then those of the `spare` ones of its folder that are no other piece's."
@@ -89,13 +89,15 @@ def _own_materials(path: Path, default: Path | None, spare: list[Path], defaults
     mine = [other for other in spare if other not in siblings and any(stem in other.stem.lower() for stem in stems)]
     return (default, *mine)
 
-# %% ../../nbs/synth/wardrobe.ipynb #a29d64dd
+# %% ../../nbs/synth/wardrobe.ipynb #676db884
 def _reason(error: Exception) -> str: return f"{type(error).__name__}: {error}"
 
 class _Opening:
     "A folder while it is read: its items, and what is left out."
     def __init__(self, folder: Path):
-        self.folder, self.items, self.left_out = folder, [], {}
+        self.folder = folder
+        self.items = []
+        self.left_out = {}
 
     def attempt(self, path: Path, function, *arguments):
         "What `function` returns; none if it raises, and `path` is left out."
@@ -120,13 +122,14 @@ class _Opening:
         words = " ".join([path.stem, *material.tags]).lower()
         self.items.append(WardrobeItem(path, "skin", _find_sex(words), words))
 
+# %% ../../nbs/synth/wardrobe.ipynb #9a615872
 def _check_material(path: Path) -> Material:
     "Read a material and its picture; raise `OSError` or `ValueError`."
     material = read_mhmat(path)
     if material.texture: decode_picture(material.texture)
     return material
 
-# %% ../../nbs/synth/wardrobe.ipynb #f342ef36
+# %% ../../nbs/synth/wardrobe.ipynb #33a3eea2
 def _list_files(folder: Path) -> list[Path]:
     "List the files of a wardrobe; raise `FileNotFoundError` if there is none to wear."
     if not folder.is_dir():
@@ -154,6 +157,7 @@ def _add_all(opening: _Opening, used: list[Path]):
         opening.attempt(path, opening.add_piece, path, own)
     for path in skins: opening.attempt(path, opening.add_skin, path)
 
+# %% ../../nbs/synth/wardrobe.ipynb #b4c9f5da
 @lru_cache(maxsize=4)
 def load_wardrobe(folder: str) -> Wardrobe:
     "Find the pieces and skins below a folder; raise `FileNotFoundError` or `ValueError` if there is none to use."

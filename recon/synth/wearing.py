@@ -20,7 +20,7 @@ from .subdivide import half_edges, loop_subdivide, midpoint_subdivide, subdivide
 from .template import Template, linear_blend_skinning, load_template
 from .texture import PieceTexture, load_picture
 
-# %% ../../nbs/synth/wearing.ipynb #bac707bb
+# %% ../../nbs/synth/wearing.ipynb #cb7a8d8b
 def _area(corners: np.ndarray) -> float:
     "Twice the area of triangles (F,3,2) or (F,3,3)."
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
@@ -42,10 +42,13 @@ def _refining_steps(asset: Asset, lengths: np.ndarray) -> list:
     halvings = np.ceil(np.log2(np.median(lengths)/.006))
     return [midpoint_subdivide]*int(np.clip(halvings, 0, 3))
 
+# %% ../../nbs/synth/wearing.ipynb #7635e27c
 @lru_cache(maxsize=32)
 def refine_piece(asset: Asset, template: Template) -> RefinedPiece:
     "Refine a piece as far as it needs it."
-    shape, faces, uv = fit_piece(asset.clo, template.rest), asset.faces, asset.uv
+    shape = fit_piece(asset.clo, template.rest)
+    faces = asset.faces
+    uv = asset.uv
     lengths = np.linalg.norm(shape[faces] - shape[np.roll(faces, 1, 1)], axis=2)
     side = max(load_picture(asset.material.texture).shape[:2]) if asset.material.texture else 1
     texel = float(np.sqrt(_area(shape[faces])/max(_area(uv), 1e-9))/side)
@@ -59,7 +62,7 @@ def refine_piece(asset: Asset, template: Template) -> RefinedPiece:
     held = np.einsum("vkb,vk->vb", template.skinning[asset.clo.corners], held)
     return RefinedPiece(matrix, faces, uv, (matrix @ held).astype(np.float32), texel)
 
-# %% ../../nbs/synth/wearing.ipynb #a2b90de5
+# %% ../../nbs/synth/wearing.ipynb #e7b39109
 def _neighbour_mean(faces: np.ndarray, count: int) -> sp.csr_matrix:
     "Weights (V,V) that average over the neighbours of each vertex."
     a, b = half_edges(faces)[0].T
@@ -69,7 +72,8 @@ def _neighbour_mean(faces: np.ndarray, count: int) -> sp.csr_matrix:
 def _steps_out(points: np.ndarray, solid: MeshQuery, gap: float, deepest: float) -> np.ndarray:
     "How far and where (V,3) points must move to lie `gap` outside a solid; those deeper than `deepest` stay, metres."
     distance, face, bary = solid.closest(torch.as_tensor(points, dtype=torch.float32), deepest, True)
-    distance, near = distance.double().numpy(), face.numpy() >= 0
+    distance = distance.double().numpy()
+    near = face.numpy() >= 0
     inside = near & (distance < gap) & (distance > -deepest)
     move = np.zeros_like(points)
     corners = solid.vertices[solid.faces[face[inside]]].double().numpy()
@@ -79,6 +83,7 @@ def _steps_out(points: np.ndarray, solid: MeshQuery, gap: float, deepest: float)
     move[inside] = away*(gap - depth)[:, None]
     return move if inside.any() else None
 
+# %% ../../nbs/synth/wearing.ipynb #b3c354f7
 def push_out(
     points: np.ndarray,     # (V,3) metres
     faces: np.ndarray,      # (F,3)

@@ -115,7 +115,7 @@ def plaid(fabric, place, across, along):
         color = mix_colors(color, fabric.third, .6*thin)
     return color
 
-# %% ../../nbs/synth/weave.ipynb #f2d99df6
+# %% ../../nbs/synth/weave.ipynb #f24c8ed6
 def _cells(fabric, across, along, size: float):
     "Offsets (N,) from the middle of cells that are shifted every other row, and two random numbers (N,) of the cell."
     row = np.floor(along/size)
@@ -139,7 +139,8 @@ def flowers(fabric, place, across, along):
     u, v, first, second = _cells(fabric, across, along, size)
     u = u + .3*size*(first - .5)
     v = v + .3*size*(second - .5)
-    radius, angle = np.hypot(u, v), np.arctan2(v, u)
+    radius = np.hypot(u, v)
+    angle = np.arctan2(v, u)
     petals = .33*size*(.7 + .3*second)*(.55 + .45*np.abs(np.cos(2.5*angle + 6*first)))
     tone = np.where((first > .7)[:, None], fabric.third, fabric.second)
     color = mix_colors(plain(fabric, place, across, along), tone, edge_coverage(petals - radius, fabric.fine))
