@@ -179,9 +179,9 @@ def format_report(report: dict) -> str:
 # %% ../nbs/05_reconstruct.ipynb #aec65c30
 def open_model(cfg: Reconstruct):
     "Return the checkpoint that the options mean; say which it is, and where its normal predictor was never trained."
-    from recon.runs.checkpoint import find_checkpoint
-    checkpoint = find_checkpoint(cfg.model)
-    print(f"model: {checkpoint.folder}, stage {checkpoint.stage}, step {checkpoint.global_step:,}")
+    from recon.runs.checkpoint import choose_checkpoint
+    checkpoint, reason = choose_checkpoint(cfg.model)
+    print(f"model: {checkpoint.folder}, stage {checkpoint.stage}, step {checkpoint.global_step:,}: {reason}")
     if not cfg.true_normals and not checkpoint.predictor_trained:
         print("warning: the normal predictor of this model was never trained, and meshes follow its normals; "
               "use a model of stage 3, or true_normals on a dataset")

@@ -22,7 +22,7 @@ def checkpoint(tmp_path, monkeypatch):
     found = SimpleNamespace(
         folder=tmp_path/"run"/"checkpoints"/"0000003", stage=3, global_step=3, written=1., predictor_trained=True,
         config=dict(image_size=64), metadata=dict(files={"model.safetensors": "0a"}), model=lambda: None)
-    monkeypatch.setattr("recon.runs.checkpoint.find_checkpoint", lambda path: found)
+    monkeypatch.setattr("recon.runs.checkpoint.choose_checkpoint", lambda path: (found, "the newest"))
     return found
 
 
@@ -204,3 +204,22 @@ def test_one_subject_by_name(cfg, checkpoint, made):
 def test_the_card_says_what_evaluation_needs(cfg, checkpoint, made):
     card = json.loads(main(cfg)["one"].with_suffix(".json").read_text())
     assert card["view"] == 0 and card["true_normals"] is False and card["stage"] == 3
+
+
+def test_the_best_checkpoint_of_a_run_is_taken_and_named(tmp_path, capsys):
+    from recon.nets.model import ModelOptions, Reconstructor
+    from recon.runs.checkpoint import mark_best, save_checkpoint
+
+    sizes = ModelOptions(nrm_channels=4, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=8,
+                         rgb_hidden_dim=8)
+    folder = tmp_path/"run"/"checkpoints"
+    for step in (1, 2, 3):
+        record = dict(step=3, global_step=step, epoch=step, config=dict(image_size=64), predictor_trained=True)
+        save_checkpoint(folder, Reconstructor(sizes), {}, record)
+    opened = reconstruct.open_model(Reconstruct(model=str(tmp_path/"run")))
+    assert opened.global_step == 3 and "nothing was validated" in capsys.readouterr().out
+    mark_best(folder, 2, .25, "p2s")
+    opened = reconstruct.open_model(Reconstruct(model=str(tmp_path/"run")))
+    said = capsys.readouterr().out
+    assert opened.global_step == 2 and "step 2: the best of its run, p2s 0.25; the newest is of step 3" in said
+    assert reconstruct.open_model(Reconstruct(model=str(folder/"0000003"))).global_step == 3

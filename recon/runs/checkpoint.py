@@ -6,8 +6,8 @@
 __all__ = ['METADATA', 'NON_TRAINING_OPTIONS', 'DataRecord', 'Metadata', 'checksummed', 'parse_metadata', 'Checkpoint',
            'list_checkpoints', 'checkpoints_below', 'is_intact', 'damaged', 'code_version', 'fingerprint',
            'random_state', 'set_random_state', 'best', 'best_checkpoint', 'mark_best', 'prune', 'save_checkpoint',
-           'find_checkpoint', 'newest_model', 'load_weights', 'changed_options', 'resume_warnings', 'resumed_state',
-           'archive_later']
+           'find_checkpoint', 'newest_model', 'choose_checkpoint', 'load_weights', 'changed_options', 'resume_warnings',
+           'resumed_state', 'archive_later']
 
 # %% ../../nbs/runs/checkpoint.ipynb #dcfecaca
 import hashlib, json, os, random, shutil, subprocess
@@ -333,6 +333,18 @@ def newest_model() -> Checkpoint:
     able = [c for c in checkpoints_below(root()/"outputs") if c.stage > 1]
     if able: return max(able, key=lambda c: (c.stage, c.written))
     raise FileNotFoundError(f"no trained model below {root()/'outputs'}; train one with `make demo` or nbs/02_train_full.ipynb")
+
+# %% ../../nbs/runs/checkpoint.ipynb #057b6860
+def choose_checkpoint(path: Path) -> tuple[Checkpoint, str]:
+    "Return the best checkpoint of a run, the newest where nothing was validated, and a sentence that says which."
+    checkpoint = find_checkpoint(path)
+    if str(path) != "auto" and resolve_path(path) == checkpoint.folder: return checkpoint, "the one that was named"
+    so_far = best(checkpoint.folder.parent)
+    if not so_far: return checkpoint, "the newest of its run, where nothing was validated"
+    chosen = Checkpoint.read(checkpoint.folder.parent/f"{so_far['global_step']:07d}")
+    reason = f"the best of its run, {so_far['name']} {so_far['value']:.4g}"
+    newest = checkpoint.global_step
+    return chosen, reason if chosen.global_step == newest else f"{reason}; the newest is of step {newest:,}"
 
 # %% ../../nbs/runs/checkpoint.ipynb #92a4cc0e
 def load_weights(model: Reconstructor, weights: dict, source):

@@ -30,7 +30,7 @@ from recon.metrics.tables import (
 )
 from .baselines import clothing_distance, inflate_body, mask_hull
 from ..nets.model import Reconstructor
-from .checkpoint import find_checkpoint
+from .checkpoint import choose_checkpoint
 
 # %% ../../nbs/runs/evaluation.ipynb #7417d7b9
 class Reference:
@@ -124,7 +124,7 @@ class Pair(NamedTuple):
 class Pairs:
     "Reconstructions of a folder with their subjects. ValueError: a mesh of no subject."
     def __init__(self, results: str | Path, data_root: str | Path, model: str | Path):
-        self.checkpoint = find_checkpoint(model)
+        self.checkpoint, _ = choose_checkpoint(model)
         self.data_root = data_root
         self.results = ResultFolder(results)
         self.names = list(self.results.files)

@@ -22,7 +22,7 @@ from ..mesh.bake import bake
 from ..metrics import surface_metrics
 from ..nets.inference import Reconstruction, Scene, reconstruct
 from ..nets.model import ModelOptions, Reconstructor
-from ..runs.checkpoint import find_checkpoint
+from ..runs.checkpoint import choose_checkpoint
 from .bench import as_table, machine_card
 from ..train_full import TrainFull
 
@@ -142,7 +142,7 @@ def measured_rows(cfg: BenchMesh, checkpoint):
 
 def main(cfg: BenchMesh) -> list[dict]:
     "Print the machine and the table."
-    checkpoint = find_checkpoint(cfg.model)
+    checkpoint, _ = choose_checkpoint(cfg.model)
     print(f"{machine_card(torch.get_num_threads())}; {checkpoint.folder}\n\n{as_table([], 'time')}", flush=True)
     rows = []
     for more in measured_rows(cfg, checkpoint):
