@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
            'free_rates', 'known_shape', 'fit_figure', 'record', 'write_person', 'fit_one', 'main', 'cli']
 
-# %% ../nbs/03_fit.ipynb #d4cf0ea1
+# %% ../nbs/03_fit.ipynb #6d250280
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
@@ -14,7 +14,7 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
 
-# %% ../nbs/03_fit.ipynb #4d2f8541
+# %% ../nbs/03_fit.ipynb #594ffbce
 import hashlib
 import json
 import sys
@@ -27,17 +27,20 @@ from tqdm import tqdm
 from .config import Config, explain, is_script, run_script
 from .files import atomic_write, resolve_path
 
-# %% ../nbs/03_fit.ipynb #0c24c598
+# %% ../nbs/03_fit.ipynb #adba97b7
 @dataclass
 class Fit(Config):
     "Cut people out of photos and fit a body to each."
     config: str = ""                        # YAML file; options given beside it win
     photos: str = "data/photos"             # a photo, or a folder of photos
     data_root: str = "outputs/photos"       # the prepared folder to write
-    person: str = "auto"                    # who is meant: auto (the largest, central one), all, or a number counted from 0
+    # who is meant: auto (the largest, central one), all, or a number counted from 0
+    person: str = "auto"
     size: int = 1024                        # pixels of the canvas
-    keypoints: str = ""                     # folder of NAME.json or NAME_keypoints.json (OpenPose, COCO-WholeBody, MediaPipe); empty: beside the photos
-    masks: str = ""                         # folder of NAME.png or NAME_mask.png; empty: NAME_mask.png beside the photos
+    # folder of NAME.json or NAME_keypoints.json (OpenPose, COCO-WholeBody, MediaPipe); empty: beside the photos
+    keypoints: str = ""
+    # folder of NAME.png or NAME_mask.png; empty: NAME_mask.png beside the photos
+    masks: str = ""
     height: float = 0.                      # metres, where it is known; 0: guessed
     age: float = -1.                        # years, where it is known; -1: guessed
     gender: str = ""                        # female or male, where it is known; empty: guessed
@@ -50,7 +53,7 @@ class Fit(Config):
     debug: bool = False                     # stop at the first photo that fails, with the whole message
     limit: int = 0                          # at most so many photos; 0: all
 
-# %% ../nbs/03_fit.ipynb #db3669d3
+# %% ../nbs/03_fit.ipynb #9b4a9d2a
 def list_photos(place: Path, limit: int = 0) -> dict[str, Path]:
     "Photos by name: a file, or those of a folder without masks; ValueError or FileNotFoundError where there are none."
     from recon.photo.load import SUFFIXES
@@ -58,7 +61,8 @@ def list_photos(place: Path, limit: int = 0) -> dict[str, Path]:
     if place.is_file(): return {place.stem: place}
     if not place.is_dir(): raise FileNotFoundError(f"{place}: no such photo or folder; expected `photos` to name one")
     if (place/"images").is_dir(): place = place/"images"       # SiTH's layout
-    files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES and not file.stem.endswith("_mask"))
+    files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES
+                   and not file.stem.endswith("_mask"))
     if not files: raise ValueError(f"{place}: no photos; expected files such as NAME.jpg ({', '.join(SUFFIXES)})")
     names = {}
     for file in files: names[file.stem if file.stem not in names else file.name.replace(".", "_")] = file
@@ -76,7 +80,7 @@ def companions(cfg: Fit, photo: Path) -> dict[str, Path | None]:
     return dict(keypoints=find_beside(photo, cfg.keypoints, ("_keypoints.json", *plain)),
                 mask=find_beside(photo, cfg.masks, ("_mask.png", "_mask.jpg", *images)))
 
-# %% ../nbs/03_fit.ipynb #651b39d2
+# %% ../nbs/03_fit.ipynb #30a724bf
 VERSION = 1   # of what a fit is; raised when fits change
 
 def build_key(cfg: Fit, photo: Path, given: dict) -> str:
@@ -101,9 +105,10 @@ def remember(folder: Path, name: str, key: str, people: list[str]):
     "Note which people a photo became."
     index = folder/"fit"/"photos.json"
     known = json.loads(index.read_text()) if index.exists() else {}
-    with atomic_write(index) as partial: partial.write_text(json.dumps(known | {name: dict(key=key, people=people)}, indent=1))
+    with atomic_write(index) as partial:
+        partial.write_text(json.dumps(known | {name: dict(key=key, people=people)}, indent=1))
 
-# %% ../nbs/03_fit.ipynb #34bd9f80
+# %% ../nbs/03_fit.ipynb #fad16f09
 def free_rates(cfg: Fit) -> dict[str, float]:
     "Learning rate 0 for what SiTH's options keep."
     kept = dict(turn=cfg.opt_orient, angles=cfg.opt_pose, shape=cfg.opt_betas)
@@ -111,7 +116,8 @@ def free_rates(cfg: Fit) -> dict[str, float]:
 
 def known_shape(cfg: Fit) -> dict[str, float]:
     "What the user knows of the shape; ValueError where it cannot be."
-    if cfg.gender and cfg.gender not in ("female", "male"): raise ValueError(f"gender={cfg.gender!r}; expected female or male")
+    if cfg.gender and cfg.gender not in ("female", "male"):
+        raise ValueError(f"gender={cfg.gender!r}; expected female or male")
     if cfg.height and not .4 < cfg.height < 2.6: raise ValueError(f"height={cfg.height}; expected metres, .4 to 2.6")
     from recon.fitting.prior import anny_age
     known = dict(height=cfg.height) if cfg.height > 0 else {}
@@ -131,8 +137,10 @@ def record(cfg: Fit, figure, fit, score) -> dict:
     "What fit/NAME.json holds."
     from recon.fitting.photo import to_dict
     return dict(
-        version=VERSION, recon=version("recon"), anny=version("anny"), options=asdict(cfg), parameters=to_dict(fit), score=asdict(score), notes=figure.notes,
-        people_in_photo=figure.people, cut_by_frame=figure.cut, mask_given=figure.mask_given, keypoints_given=figure.keypoints_given,
+        version=VERSION, recon=version("recon"), anny=version("anny"), options=asdict(cfg),
+        parameters=to_dict(fit), score=asdict(score), notes=figure.notes,
+        people_in_photo=figure.people, cut_by_frame=figure.cut,
+        mask_given=figure.mask_given, keypoints_given=figure.keypoints_given,
         placement=asdict(figure.placement), frame="cube [-1,1], x right, y up, z to the camera, orthographic")
 
 def write_person(cfg: Fit, name: str, figure) -> list[str]:
@@ -151,14 +159,18 @@ def write_person(cfg: Fit, name: str, figure) -> list[str]:
     if cfg.refuse and score.warnings: raise ValueError("the fit is refused: " + "; ".join(score.warnings))
     vertices, _ = fit.body()
     sheet = fit_sheet(figure.photo, figure.image, figure.keypoints, vertices, f"{name}  {'; '.join(warnings)}")
-    with atomic_write(folder/"images"/f"{name}.png") as path: cv2.imwrite(str(path), cv2.cvtColor(figure.image, cv2.COLOR_RGBA2BGRA))
+    with atomic_write(folder/"images"/f"{name}.png") as path:
+        cv2.imwrite(str(path), cv2.cvtColor(figure.image, cv2.COLOR_RGBA2BGRA))
     with atomic_write(folder/"keypoints"/f"{name}.json") as path: write_keypoints(path, [figure.keypoints])
     with atomic_write(folder/"fit"/f"{name}.jpg") as path: path.write_bytes(encode_jpeg(sheet))
-    with atomic_write(folder/"fit"/f"{name}.json") as path: path.write_text(json.dumps(record(cfg, figure, fit, score) | dict(preflight=[asdict(warning) for warning in before]), indent=1))
-    with atomic_write(folder/"body"/f"{name}.ply") as path: trimesh.PointCloud(vertices.numpy().astype(np.float32)).export(path)
+    with atomic_write(folder/"fit"/f"{name}.json") as path:
+        path.write_text(json.dumps(record(cfg, figure, fit, score)
+                                   | dict(preflight=[asdict(warning) for warning in before]), indent=1))
+    with atomic_write(folder/"body"/f"{name}.ply") as path:
+        trimesh.PointCloud(vertices.numpy().astype(np.float32)).export(path)
     return warnings
 
-# %% ../nbs/03_fit.ipynb #fdf7dc38
+# %% ../nbs/03_fit.ipynb #1774387a
 def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
     "Fit the people meant in one photo; their names."
     from recon.photo.load import load_photo
@@ -186,17 +198,19 @@ def main(cfg: Fit) -> dict[str, list[str]]:
             if cfg.debug: raise
             failed[name] = explain(error)
             tqdm.write(f"{name}: {failed[name]}")
-    if not made: raise ValueError("nobody could be fitted: " + "; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+    if not made:
+        raise ValueError("nobody could be fitted: " + "; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     people = sum(map(len, made.values()))
-    print(f"{people} people of {len(made)} photos in {resolve_path(cfg.data_root)}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    print(f"{people} people of {len(made)} photos in {resolve_path(cfg.data_root)}"
+          + (f"; failed: {', '.join(failed)}" if failed else ""))
     return made
 
-# %% ../nbs/03_fit.ipynb #23f08cf1
+# %% ../nbs/03_fit.ipynb #6c390d2b
 SITH = {"-i": "--photos", "-o": "--data_root", "--input_folder": "--photos", "--output_folder": "--data_root"}
 
 def cli(argv=None):
     "The command line, SiTH's options included."
     run_script(Fit, main, [SITH.get(word, word) for word in (sys.argv[1:] if argv is None else argv)])
 
-# %% ../nbs/03_fit.ipynb #33c2843c
+# %% ../nbs/03_fit.ipynb #8be4d2cd
 if is_script(globals()): cli()

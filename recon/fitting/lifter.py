@@ -8,7 +8,7 @@ __all__ = ['FROM_BODY_25', 'FROM_MEDIAPIPE', 'HYPOTHESES', 'SHAPE_KEPT', 'LIMB_P
            'hint_noise', 'Bodies', 'sample_bodies', 'lifter_loss', 'train_lifter', 'weights_file', 'save_lifter',
            'load_lifter', 'cli']
 
-# %% ../../nbs/fitting/lifter.ipynb #6aab02cc
+# %% ../../nbs/fitting/lifter.ipynb #b034ec9c
 import argparse
 import math
 import time
@@ -26,7 +26,7 @@ from .prior import average_shape, package_file, pose_prior, sample_angles, shape
 from .skeleton import (
     angle_count, bone_rotations, exponential, forward_kinematics, point_body, rotate)
 
-# %% ../../nbs/fitting/lifter.ipynb #731fabe3
+# %% ../../nbs/fitting/lifter.ipynb #1848768b
 FROM_BODY_25 = [0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11, 19, 22, 20, 23, 21, 24]   # our 23 keypoints
 FROM_MEDIAPIPE = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28, 31, 32, 31, 32, 29, 30]
 HYPOTHESES = 3
@@ -46,7 +46,7 @@ def normalize_points(points: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor
     scale = (((points - center[:, None]).square()*weight).sum((1, 2))/weight.sum((1, 2))).sqrt().clamp(min=1e-6)
     return (points - center[:, None])/scale[:, None, None], center, scale
 
-# %% ../../nbs/fitting/lifter.ipynb #3739d1a3
+# %% ../../nbs/fitting/lifter.ipynb #7f5ac8c0
 def features(evidence: Evidence2D) -> Tensor:
     "Inputs (B,162) of the network."
     points, _, _ = normalize_points(evidence.points, evidence.confidence)
@@ -61,7 +61,7 @@ def from_six(six: Tensor) -> Tensor:
     second = normalize(six[..., 3:] - (first*six[..., 3:]).sum(-1, keepdim=True)*first, dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
-# %% ../../nbs/fitting/lifter.ipynb #36e32cf9
+# %% ../../nbs/fitting/lifter.ipynb #99d00c7c
 @dataclass
 class Lifted:
     "Hypotheses of a batch, likeliest not first."
@@ -75,7 +75,8 @@ class Lifter(nn.Module):
     def __init__(self, width: int = 512, depth: int = 3):
         super().__init__()
         self.first = nn.Linear(23*2 + 23 + 23*3 + 1, width)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)) for _ in range(depth))
+        self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(),
+                                                  nn.Linear(width, width)) for _ in range(depth))
         self.last = nn.Linear(width, HYPOTHESES*(6 + angle_count() + 1) + SHAPE_KEPT)
         self.register_buffer("mean", pose_prior().mean, persistent=False)
 
@@ -84,9 +85,10 @@ class Lifter(nn.Module):
         for block in self.blocks: x = x + block(x)
         out = self.last(relu(x))
         each = out[:, :-SHAPE_KEPT].unflatten(1, (HYPOTHESES, -1))
-        return Lifted(from_six(each[..., :6] + out.new_tensor([1, 0, 0, 0, 1, 0])), self.mean + each[..., 6:-1], out[:, -SHAPE_KEPT:].sigmoid(), each[..., -1])
+        return Lifted(from_six(each[..., :6] + out.new_tensor([1, 0, 0, 0, 1, 0])), self.mean + each[..., 6:-1],
+                      out[:, -SHAPE_KEPT:].sigmoid(), each[..., -1])
 
-# %% ../../nbs/fitting/lifter.ipynb #7d8db9cd
+# %% ../../nbs/fitting/lifter.ipynb #49717830
 def sample_roots(count: int, generator: torch.Generator) -> Tensor:
     "Rotations (count,3,3) from the body's frame into the camera's."
     def draw(low, high): return low + (high - low)*torch.rand(count, generator=generator)
@@ -100,10 +102,10 @@ def sample_roots(count: int, generator: torch.Generator) -> Tensor:
     return camera @ yaw @ lean
 
 def project(points: Tensor, distance: Tensor) -> Tensor:
-    "Perspective projection (B,N,2) of points (B,N,3), z towards a camera `distance` (B,) from the origin; size kept at z = 0."
+    "Perspective projection (B,N,2) of points (B,N,3), z towards a camera `distance` (B,) away; size kept at z = 0."
     return points[..., :2]/(1 - points[..., 2:]/distance[:, None, None])
 
-# %% ../../nbs/fitting/lifter.ipynb #d8c7710b
+# %% ../../nbs/fitting/lifter.ipynb #9703f622
 LIMB_POINTS = ((5, 7, 9), (6, 8, 10), (11, 13, 15, 17, 19, 21), (12, 14, 16, 18, 20, 22))
 MIRROR = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21]
 
@@ -137,7 +139,7 @@ def hint_noise(points: Tensor, generator: torch.Generator) -> Tensor:
     tilt = exponential(torch.cat([.09*normal(count, 1), .06*normal(count, 1), .03*normal(count, 1)], 1))
     return rotate(tilt[:, None], hints)*(draw(count, 1, 1) < .85)
 
-# %% ../../nbs/fitting/lifter.ipynb #9cd45962
+# %% ../../nbs/fitting/lifter.ipynb #2287395d
 @dataclass
 class Bodies:
     "A batch of bodies and how they are seen."
@@ -162,7 +164,7 @@ def sample_bodies(count: int, generator: torch.Generator) -> Bodies:
     points, confidence = detector_noise(seen, generator)
     return Bodies(angles, shape, root, keypoints, Evidence2D(points, confidence, hint_noise(standard, generator)))
 
-# %% ../../nbs/fitting/lifter.ipynb #674516d8
+# %% ../../nbs/fitting/lifter.ipynb #b9758926
 def lifter_loss(lifted: Lifted, bodies: Bodies) -> Tensor:
     "Loss of a batch."
     count, many = lifted.logits.shape
@@ -181,14 +183,16 @@ def lifter_loss(lifted: Lifted, bodies: Bodies) -> Tensor:
     shape = (lifted.shape - bodies.shape[:, :SHAPE_KEPT]).square().mean()
     return chosen + .05*error.mean() + .02*cross_entropy(lifted.logits, best) + .1*shape
 
-def train_lifter(minutes: float = 10., batch: int = 256, rate: float = 1e-3, seed: int = 0) -> tuple[Lifter, list[float]]:
+def train_lifter(minutes: float = 10., batch: int = 256, rate: float = 1e-3, seed: int = 0) -> tuple[Lifter,
+    list[float]]:
     "Train for so many minutes on one thread; the lifter and its losses."
     torch.manual_seed(seed)
     generator, lifter, losses = torch.Generator().manual_seed(seed), Lifter(), []
     optimizer = torch.optim.AdamW(lifter.parameters(), rate, weight_decay=1e-4)
     start = time.process_time()
     while (share := (time.process_time() - start)/60/minutes) < 1:
-        for group in optimizer.param_groups: group["lr"] = rate*min(1, len(losses)/100)*(.02 + .98*(.5 + .5*math.cos(math.pi*share)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate*min(1, len(losses)/100)*(.02 + .98*(.5 + .5*math.cos(math.pi*share)))
         bodies = sample_bodies(batch, generator)
         loss = lifter_loss(lifter(bodies.evidence), bodies)
         optimizer.zero_grad()
@@ -196,10 +200,11 @@ def train_lifter(minutes: float = 10., batch: int = 256, rate: float = 1e-3, see
         nn.utils.clip_grad_norm_(lifter.parameters(), 1.)
         optimizer.step()
         losses.append(float(loss.detach()))
-        if len(losses) % 200 == 0: print(f"{share:4.0%}  step {len(losses)}  loss {np.mean(losses[-200:]):.4f}", flush=True)
+        if len(losses) % 200 == 0:
+            print(f"{share:4.0%}  step {len(losses)}  loss {np.mean(losses[-200:]):.4f}", flush=True)
     return lifter, losses
 
-# %% ../../nbs/fitting/lifter.ipynb #e0371012
+# %% ../../nbs/fitting/lifter.ipynb #cd257e68
 def weights_file() -> Path:
     "The lifter's weights, which come with the package."
     return package_file("lifter.safetensors")
@@ -217,7 +222,7 @@ def load_lifter(path: Path = None) -> Lifter:
     lifter.load_state_dict({name: value.float() for name, value in load_file(path or weights_file()).items()})
     return lifter.eval().requires_grad_(False)
 
-# %% ../../nbs/fitting/lifter.ipynb #457d56f9
+# %% ../../nbs/fitting/lifter.ipynb #c887eaa0
 def cli(argv=None):
     "`python -m recon.fitting.lifter --minutes 10`: train the lifter and write its weights."
     parser = argparse.ArgumentParser(description="Train the lifter on procedural bodies.")

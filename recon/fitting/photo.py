@@ -12,7 +12,7 @@ __all__ = ['SHAPE_SPREAD', 'DISTANCE', 'SKIN', 'POINT_SIGMA', 'POINT_WEIGHTS', '
            'score_warnings', 'score_fit', 'to_dict', 'from_dict', 'Correction', 'check_correction', 'corrected',
            'limb_candidates', 'join', 'mend']
 
-# %% ../../nbs/fitting/photo.ipynb #6aa29f0b
+# %% ../../nbs/fitting/photo.ipynb #9bf4112f
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -29,7 +29,7 @@ from .skeleton import (
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
 
-# %% ../../nbs/fitting/photo.ipynb #42f3d25c
+# %% ../../nbs/fitting/photo.ipynb #cfadbe34
 @dataclass
 class Evidence:
     "What a photo says of a figure."
@@ -54,7 +54,7 @@ def make_evidence(
     hints = torch.zeros(23, 3) if world is None else torch.as_tensor(world[FROM_MEDIAPIPE]*[1, -1, -1]).float()
     return Evidence(rows[:, :2], rows[:, 2].clamp(0, 1), torch.as_tensor(hands).float(), hints, mask)
 
-# %% ../../nbs/fitting/photo.ipynb #5b31a4f8
+# %% ../../nbs/fitting/photo.ipynb #57812dda
 SHAPE_SPREAD = 1.   # of the logits of phenotypes around the average
 
 @dataclass
@@ -96,7 +96,7 @@ class Hypotheses:
         hands = self.put(posed.hands.flatten(1, 2)).unflatten(1, (2, 21))
         return Posed(self.put(posed.keypoints), hands, self.put(posed.skin), posed.height)
 
-# %% ../../nbs/fitting/photo.ipynb #47c999f6
+# %% ../../nbs/fitting/photo.ipynb #82c50cba
 def align_to(hypotheses: Hypotheses, evidence: Evidence) -> Hypotheses:
     "Hypotheses scaled and moved onto the keypoints."
     with torch.no_grad():
@@ -115,7 +115,7 @@ def make_hypotheses(root: Tensor, angles: Tensor, shape: Tensor, evidence: Evide
                        torch.zeros(count), torch.zeros(count, 2), torch.full((count,), distance))
     return align_to(start, evidence)
 
-# %% ../../nbs/fitting/photo.ipynb #6380b15d
+# %% ../../nbs/fitting/photo.ipynb #9c5fbefd
 DISTANCE = 3.6   # metres from which photos of people are taken
 
 def lifted_starts(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +138,7 @@ def find_starts(evidence: Evidence, distance: float = DISTANCE, lifter: bool = T
     parts.append(mean_starts(evidence, (0., np.pi) if lifter else (-np.pi/2, 0., np.pi/2, np.pi)))
     return make_hypotheses(*map(torch.cat, zip(*parts)), evidence, distance)
 
-# %% ../../nbs/fitting/photo.ipynb #5e65755b
+# %% ../../nbs/fitting/photo.ipynb #40d200e0
 SKIN = 300                           # vertices of the skin that are looked at
 POINT_SIGMA = .012                   # cube units, of a sure keypoint
 POINT_WEIGHTS = torch.ones(23)
@@ -160,8 +160,9 @@ def hand_term(posed: Posed, evidence: Evidence, reach: float = .06) -> Tensor:
     squared = (posed.hands[..., :2] - evidence.hands[..., :2]).square().sum(-1)
     return (robust(squared, reach)*evidence.hands[..., 2]).sum((1, 2))/POINT_SIGMA**2/2*.08
 
-# %% ../../nbs/fitting/photo.ipynb #17a62a32
-BONES = torch.tensor([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12), (5, 11), (6, 12), (15, 17), (16, 18), (3, 4), (4, 0), (3, 0)])
+# %% ../../nbs/fitting/photo.ipynb #628c8be8
+BONES = torch.tensor([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12),
+                      (5, 11), (6, 12), (15, 17), (16, 18), (3, 4), (4, 0), (3, 0)])
 BONE_WEIGHTS = torch.tensor([1., 1, 1, 1, 1, 1, 1, 1, 1, .7, 1, 1, .4, .4, .7, .4, .4])
 HINT_SIGMA = .30   # radians
 
@@ -173,7 +174,7 @@ def hint_term(posed: Posed, evidence: Evidence) -> Tensor:
     weight = BONE_WEIGHTS*evidence.confidence[BONES].amin(1)
     return (robust(2*apart, 1.)*weight).sum(1)/HINT_SIGMA**2/2
 
-# %% ../../nbs/fitting/photo.ipynb #40ffdd60
+# %% ../../nbs/fitting/photo.ipynb #c3d227c2
 @dataclass
 class Outline:
     "A mask, ready for many looks."
@@ -202,14 +203,14 @@ def cover_term(posed: Posed, outline: Outline, reach: float = .05, sigma: float 
     apart = torch.cdist(outline.contour.expand(len(posed.skin), -1, -1), posed.skin[..., :2]).amin(2)
     return robust(apart.square(), reach).mean(1)*30/sigma**2/2
 
-# %% ../../nbs/fitting/photo.ipynb #c3a850cd
+# %% ../../nbs/fitting/photo.ipynb #81da11de
 def prior_term(hypotheses: Hypotheses) -> Tensor:
     "(H,) unlikely poses, angles beyond their limits, unusual shapes."
     pose = pose_prior()(hypotheses.angles)*angle_count()
     return .35*pose + 200*limit_penalty(hypotheses.angles) + .7*hypotheses.shape.square().sum(1)
 
 def balance_term(posed: Posed, size: Tensor, sigma: float = .06) -> Tensor:
-    "(H,) somebody who stands keeps the middle of the body above the feet: photos hardly show a lean towards the camera."
+    "(H,) somebody who stands keeps the body above the feet: photos hardly show a lean towards the camera."
     feet = posed.keypoints[:, [15, 16, 21, 22, 17, 18]]
     middle = posed.skin.mean(1)
     lean = (middle - feet.mean(1))[:, 2]/size.exp()
@@ -217,7 +218,7 @@ def balance_term(posed: Posed, size: Tensor, sigma: float = .06) -> Tensor:
     upright = middle[:, 1] - feet[..., 1].mean(1) > .45*(posed.skin[..., 1].amax(1) - posed.skin[..., 1].amin(1))
     return robust(lean.square(), .25)/sigma**2/2*(below & upright)
 
-# %% ../../nbs/fitting/photo.ipynb #4fcf87dd
+# %% ../../nbs/fitting/photo.ipynb #719d42ac
 RATES = dict(turn=.02, angles=.03, shape=.04, size=.004, place=.004)
 
 @dataclass
@@ -241,7 +242,7 @@ def given_term(posed: Posed, hypotheses: Hypotheses, given: Given) -> Tensor:
 
 LIMB_ENDS = dict(left_arm=(5, 9), right_arm=(6, 10), left_leg=(11, 15), right_leg=(12, 16))
 
-# %% ../../nbs/fitting/photo.ipynb #3957d3ff
+# %% ../../nbs/fitting/photo.ipynb #8941c0c3
 def energy(
     hypotheses: Hypotheses,
     evidence: Evidence,
@@ -257,7 +258,7 @@ def energy(
     if outline is None: return total
     return total + outside_term(posed, outline) + tight*cover_term(posed, outline)
 
-# %% ../../nbs/fitting/photo.ipynb #23c27e18
+# %% ../../nbs/fitting/photo.ipynb #19997d43
 def _optimizer(fitted: Hypotheses, given: Given) -> torch.optim.Optimizer:
     "Adam over the numbers that are free."
     names = [name for name in Hypotheses.FITTED if given.rates[name] > 0]
@@ -294,7 +295,7 @@ def refine(
         optimizer.step()
     with torch.no_grad(): return fitted.pick(slice(None)), energy(fitted, evidence, outline, reach[1], tight, given)
 
-# %% ../../nbs/fitting/photo.ipynb #04ad5881
+# %% ../../nbs/fitting/photo.ipynb #e9934f1c
 @dataclass
 class PhotoFit:
     "A fitted body, and the hypothesis beside it."
@@ -317,19 +318,19 @@ class PhotoFit:
             posed = load_anny().pose(self.pose(), self.phenotype())
             return self.best.put(posed.vertices[None])[0], self.best.put(posed.joints[None])[0]
 
-# %% ../../nbs/fitting/photo.ipynb #869c5429
+# %% ../../nbs/fitting/photo.ipynb #6a93850a
 def body_mask(vertices: Tensor, size: int = 256) -> np.ndarray:
     "Which pixels (S,S) bool of the canvas a body (13380,3) covers."
     return cast_view(MeshQuery(vertices, load_anny().model.faces), size).mask.numpy()
 
 def mask_agreement(body: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    "Overlap of a body's silhouette (S,S) with the figure's mask: IoU, share of the body inside, area of the mask over the body's."
+    "Overlap of a body's silhouette (S,S) with a mask: IoU, share of the body inside, area of the mask over the body's."
     figure = cv2.resize(np.asarray(mask, np.float32), body.shape[::-1], interpolation=cv2.INTER_AREA) > .5
     both = (figure & body).sum()
     return dict(iou=float(both/max((figure | body).sum(), 1)), inside=float(both/max(body.sum(), 1)),
                 looseness=float(figure.sum()/max(body.sum(), 1)))
 
-# %% ../../nbs/fitting/photo.ipynb #33e8788b
+# %% ../../nbs/fitting/photo.ipynb #dfe89e5e
 LOOSE = 1.6      # area of the mask over the body's from which clothes are loose
 STEPS = (70, 90)
 
@@ -370,10 +371,12 @@ def finish(found: Hypotheses, evidence: Evidence, steps: int, given: Given, tigh
     if tight is None: tight = 1. if outline is None else tightness(found, evidence)
     found, energies = refine(found, evidence, outline, steps, (.12, .06), tight, given)
     order = energies.argsort()
-    return PhotoFit(found.pick(order[:1]), found.pick(order[1:]), float(energies.min()), tight, energies[order].tolist())
+    return PhotoFit(found.pick(order[:1]), found.pick(order[1:]), float(energies.min()), tight,
+                    energies[order].tolist())
 
-# %% ../../nbs/fitting/photo.ipynb #0651b40f
-PARTS = dict(head=(0, 1, 2, 3, 4), torso=(5, 6, 11, 12), left_arm=(7, 9), right_arm=(8, 10), left_leg=(13, 15), right_leg=(14, 16),
+# %% ../../nbs/fitting/photo.ipynb #bf2f70a0
+PARTS = dict(head=(0, 1, 2, 3, 4), torso=(5, 6, 11, 12), left_arm=(7, 9), right_arm=(8, 10), left_leg=(13, 15),
+             right_leg=(14, 16),
              left_foot=(17, 19, 21), right_foot=(18, 20, 22))
 
 def torso_length(points: Tensor) -> float:
@@ -381,10 +384,11 @@ def torso_length(points: Tensor) -> float:
     return float((points[5:7].mean(0) - points[11:13].mean(0)).norm())
 
 def residuals(keypoints: Tensor, evidence: Evidence) -> dict[str, float]:
-    "Mean distance of each part's sure keypoints from those of the body (23,3), in torsos of the body; parts that are not seen are left out."
+    "Mean distance of each part's sure keypoints from those of the body (23,3), in torsos; without unseen parts."
     apart = (keypoints[:, :2] - evidence.points).norm(dim=1)/torso_length(keypoints)
     sure = evidence.confidence > .3
-    return {part: float(apart[list(rows)][sure[list(rows)]].mean()) for part, rows in PARTS.items() if sure[list(rows)].any()}
+    return {part: float(apart[list(rows)][sure[list(rows)]].mean()) for part, rows in PARTS.items()
+            if sure[list(rows)].any()}
 
 def uncertainty(fit: PhotoFit) -> dict[str, float]:
     "Spread of each limb between the hypotheses, cube units; 0 where only one explains the photo."
@@ -396,7 +400,7 @@ def uncertainty(fit: PhotoFit) -> dict[str, float]:
     spread = (centered - centered[:1]).norm(dim=-1).amax(0)
     return {part: float(spread[list(rows)].mean()) for part, rows in PARTS.items()}
 
-# %% ../../nbs/fitting/photo.ipynb #a65e3536
+# %% ../../nbs/fitting/photo.ipynb #76b7fc9b
 @dataclass
 class Score:
     "How well a body explains a photo."
@@ -413,9 +417,12 @@ class Score:
 
 def score_warnings(parts: dict, agreement: dict, spread: dict) -> list[str]:
     "What is wrong with a fit, in words."
-    found = [f"the {part.replace('_', ' ')} lies {error:.0%} of the torso off its keypoints" for part, error in parts.items() if error > .12]
-    if agreement and agreement["inside"] < .88: found.append(f"{1 - agreement['inside']:.0%} of the body lies outside the cut-out")
-    found += [f"the {part.replace('_', ' ')} could also lie elsewhere in depth ({apart*100:.0f} % of the canvas)" for part, apart in spread.items() if apart > .15]
+    found = [f"the {part.replace('_', ' ')} lies {error:.0%} of the torso off its keypoints" for part,
+             error in parts.items() if error > .12]
+    if agreement and agreement["inside"] < .88:
+        found.append(f"{1 - agreement['inside']:.0%} of the body lies outside the cut-out")
+    found += [f"the {part.replace('_', ' ')} could also lie elsewhere in depth ({apart*100:.0f} % of the canvas)"
+              for part, apart in spread.items() if apart > .15]
     return found
 
 def score_fit(fit: PhotoFit, evidence: Evidence) -> Score:
@@ -424,10 +431,11 @@ def score_fit(fit: PhotoFit, evidence: Evidence) -> Score:
     parts = residuals(keypoints, evidence)
     agreement = {} if evidence.mask is None else mask_agreement(body_mask(vertices), evidence.mask)
     spread = uncertainty(fit)
-    return Score(float(np.mean(list(parts.values()))), parts, agreement.get("iou"), agreement.get("inside"), agreement.get("looseness"),
+    return Score(float(np.mean(list(parts.values()))), parts, agreement.get("iou"), agreement.get("inside"),
+                 agreement.get("looseness"),
                  spread, score_warnings(parts, agreement, spread))
 
-# %% ../../nbs/fitting/photo.ipynb #be3a0c03
+# %% ../../nbs/fitting/photo.ipynb #00b98245
 def to_dict(fit: PhotoFit) -> dict:
     "The parameters of a fit, as JSON takes them."
     best = fit.best
@@ -442,16 +450,20 @@ def to_dict(fit: PhotoFit) -> dict:
 def from_dict(kept: dict) -> PhotoFit:
     "The fit of `to_dict`; ValueError where joints are missing."
     missing = [joint.name for joint in joints() if len(kept["angles"].get(joint.name, ())) != joint.size]
-    if missing: raise ValueError(f"the fit has no angles of {missing[0]}; expected {', '.join(joint.name for joint in joints())}")
+    if missing:
+        raise ValueError(f"the fit has no angles of {missing[0]}; expected "
+                         f"{', '.join(joint.name for joint in joints())}")
     angles = torch.deg2rad(torch.tensor([x for joint in joints() for x in kept["angles"][joint.name]]))[None]
     shape = torch.tensor([[kept["phenotype"][name] for name in SHAPE_NAMES]]).clamp(.002, .998)
-    best = Hypotheses(torch.tensor([kept["root"]]), torch.zeros(1, 3), angles, torch.zeros(1, 11), shape, torch.tensor([kept["size"]]).log(),
+    best = Hypotheses(torch.tensor([kept["root"]]), torch.zeros(1, 3), angles, torch.zeros(1, 11), shape,
+                      torch.tensor([kept["size"]]).log(),
                       torch.tensor([kept["place"]]), torch.tensor([kept["camera"]["distance"]]))
     return PhotoFit(best, best.pick([]), kept["energies"][0], kept["tight"], kept["energies"][:1])
 
-# %% ../../nbs/fitting/photo.ipynb #eea6e87f
+# %% ../../nbs/fitting/photo.ipynb #341f7985
 SWAPS = dict(arms=((5, 6), (7, 8), (9, 10)), legs=((11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22)))
-LIMB_JOINTS = dict(left_arm="collar.L shoulder.L elbow.L forearm.L wrist.L", right_arm="collar.R shoulder.R elbow.R forearm.R wrist.R",
+LIMB_JOINTS = dict(left_arm="collar.L shoulder.L elbow.L forearm.L wrist.L",
+                   right_arm="collar.R shoulder.R elbow.R forearm.R wrist.R",
                    left_leg="hip.L knee.L ankle.L", right_leg="hip.R knee.R ankle.R", head="neck", torso="spine")
 
 @dataclass
@@ -471,7 +483,8 @@ def check_correction(correction: Correction):
 
 def corrected(evidence: Evidence, correction: Correction) -> Evidence:
     "The evidence with keypoints moved and sides exchanged."
-    points, confidence, hands, hints = (getattr(evidence, name).clone() for name in ("points", "confidence", "hands", "hints"))
+    points, confidence, hands, hints = (getattr(evidence, name).clone()
+                                        for name in ("points", "confidence", "hands", "hints"))
     for group in correction.swap:
         for pair in SWAPS[group]:
             rows, others = list(pair), list(pair)[::-1]
@@ -482,7 +495,7 @@ def corrected(evidence: Evidence, correction: Correction) -> Evidence:
         points[row], confidence[row] = torch.tensor(place).float(), 1.
     return replace(evidence, points=points, confidence=confidence, hands=hands, hints=hints)
 
-# %% ../../nbs/fitting/photo.ipynb #d75f3d73
+# %% ../../nbs/fitting/photo.ipynb #7d157fa2
 def limb_candidates(best: Hypotheses, limb: str, evidence: Evidence, given: Given, count: int = 2) -> Hypotheses:
     "The hypothesis with a limb as in the poses of the library that fit best."
     library = pose_library()[::4]
@@ -493,7 +506,8 @@ def limb_candidates(best: Hypotheses, limb: str, evidence: Evidence, given: Give
 
 def join(parts: list[Hypotheses]) -> Hypotheses:
     "Hypotheses one after the other."
-    return Hypotheses(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Hypotheses.__dataclass_fields__})
+    return Hypotheses(**{name: torch.cat([getattr(part, name) for part in parts])
+                         for name in Hypotheses.__dataclass_fields__})
 
 @one_thread()
 def mend(fit: PhotoFit, evidence: Evidence, correction: Correction, steps: int = 60) -> tuple[PhotoFit, Evidence]:

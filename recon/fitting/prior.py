@@ -6,7 +6,7 @@
 __all__ = ['PER_STYLE', 'NOISE', 'pose_library', 'limb_masks', 'noise_scale', 'sample_angles', 'shape_library', 'average_shape',
            'anny_age', 'PosePrior', 'limit_penalty', 'make_prior', 'package_file', 'pose_prior', 'save_prior']
 
-# %% ../../nbs/fitting/prior.ipynb #e14fadc2
+# %% ../../nbs/fitting/prior.ipynb #98903c18
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..files import root
 from .skeleton import SHAPE_NAMES, angle_count, from_anny_pose, joints, limits, slices
 from ..synth.shape import sample_phenotype
 
-# %% ../../nbs/fitting/prior.ipynb #d84abdba
+# %% ../../nbs/fitting/prior.ipynb #21f97628
 PER_STYLE = 40
 
 @lru_cache
@@ -31,7 +31,8 @@ def pose_library(seed: int = 0) -> Tensor:
     "Angles (P,D) of poses in every style."
     body, rng = load_anny(), np.random.default_rng(seed)
     heads = dict(zip(body.bone_names, body.pose().heads.numpy()))
-    return torch.stack([from_anny_pose(sample_pose(rng, heads, style)[0]) for style in STYLES for _ in range(PER_STYLE)])
+    return torch.stack([from_anny_pose(sample_pose(rng, heads, style)[0]) for style in STYLES
+                        for _ in range(PER_STYLE)])
 
 @lru_cache
 def limb_masks() -> Tensor:
@@ -43,8 +44,9 @@ def limb_masks() -> Tensor:
         masks[limb, slices()[joint.name]] = True
     return masks
 
-# %% ../../nbs/fitting/prior.ipynb #f570a5d2
-NOISE = dict(spine=8, neck=10, collar=6, shoulder=12, elbow=12, forearm=20, wrist=12, finger=12, hip=9, knee=8, ankle=8)   # degrees
+# %% ../../nbs/fitting/prior.ipynb #73955db1
+# degrees
+NOISE = dict(spine=8, neck=10, collar=6, shoulder=12, elbow=12, forearm=20, wrist=12, finger=12, hip=9, knee=8, ankle=8)
 
 @lru_cache
 def noise_scale() -> Tensor:
@@ -65,7 +67,7 @@ def sample_angles(count: int, generator: torch.Generator) -> Tensor:
     noise = torch.randn(count, angle_count(), generator=generator)
     return (angles + strength*noise_scale()*noise).clamp(*limits())
 
-# %% ../../nbs/fitting/prior.ipynb #cd3a30cd
+# %% ../../nbs/fitting/prior.ipynb #e3f77734
 @lru_cache
 def shape_library(seed: int = 0, count: int = 1000) -> Tensor:
     "Phenotypes (count,11) in [0,1]."
@@ -79,22 +81,24 @@ def average_shape(age: float = .67) -> Tensor:
     shape[SHAPE_NAMES.index("age")] = age
     return shape
 
-# %% ../../nbs/fitting/prior.ipynb #c220b8c7
+# %% ../../nbs/fitting/prior.ipynb #5155fc6c
 @lru_cache
 def _age_table() -> tuple[np.ndarray, np.ndarray]:
     "Years, and Anny's measure of age at each: the mean of girls and boys."
     from anny.paths import get_anny_root_dir
-    tables = [torch.load(get_anny_root_dir()/f"data/shape_calibration/{kind}.pth", weights_only=True)["morphological_age_mapping"]
+    tables = [torch.load(get_anny_root_dir()/f"data/shape_calibration/{kind}.pth",
+                         weights_only=True)["morphological_age_mapping"]
               for kind in ("girls", "boys")]
     years = np.arange(0., 91)
-    stages = [np.interp(years, table["morphological_age_anchors"].numpy(), table["anny_age_anchors"].numpy()) for table in tables]
+    stages = [np.interp(years, table["morphological_age_anchors"].numpy(), table["anny_age_anchors"].numpy())
+              for table in tables]
     return years, np.mean(stages, 0)
 
 def anny_age(years: float) -> float:
     "Anny's measure of an age in years."
     return float(np.interp(years, *_age_table()))
 
-# %% ../../nbs/fitting/prior.ipynb #2121c799
+# %% ../../nbs/fitting/prior.ipynb #97ea4623
 @dataclass
 class PosePrior:
     "A Gaussian over joint angles."
@@ -116,7 +120,7 @@ def make_prior(count: int = 8000) -> PosePrior:
     covariance = torch.cov(drawn.T) + torch.eye(angle_count())*.05**2
     return PosePrior(drawn.mean(0), torch.linalg.cholesky(torch.linalg.inv(covariance)))
 
-# %% ../../nbs/fitting/prior.ipynb #9355007b
+# %% ../../nbs/fitting/prior.ipynb #36b9bd66
 def package_file(name: str) -> Path:
     "A data file that comes with this folder of the package."
     here = Path(globals().get("__file__", root()/"recon"/"fitting"/"prior.py"))

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['guided_filter', 'grab_cut', 'large_parts', 'bounds', 'matte', 'clean_rim', 'Placement', 'place_figure', 'draw_figure']
 
-# %% ../../nbs/photo/matte.ipynb #6f706624
+# %% ../../nbs/photo/matte.ipynb #e3eb410c
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-# %% ../../nbs/photo/matte.ipynb #656be196
+# %% ../../nbs/photo/matte.ipynb #9c68386a
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     "A copy at most `side` long."
     factor = min(1, side/max(image.shape[:2]))
@@ -37,7 +37,7 @@ def guided_filter(
     fit = cv2.resize(mean(np.dstack([slope, offset])), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return np.clip((fit[..., :3]*(image.astype(np.float32)/255)).sum(-1) + fit[..., 3], 0, 1)
 
-# %% ../../nbs/photo/matte.ipynb #9e062993
+# %% ../../nbs/photo/matte.ipynb #6fdd299f
 def grab_cut(image: np.ndarray, mask: np.ndarray, side: int = 512) -> np.ndarray:
     "Figure or not (H,W) in [0,1] by colour models of both, started from a mask; the mask itself where it is all sure."
     small = np.ascontiguousarray(_shrink(image, side))
@@ -60,13 +60,14 @@ def large_parts(alpha: np.ndarray, share: float = .02) -> np.ndarray:
     kept = [k for k in range(1, count) if areas[k] > share*areas[1:].max()]
     return alpha*cv2.dilate(np.isin(labels, kept).astype(np.uint8), np.ones((3, 3), np.uint8))
 
-# %% ../../nbs/photo/matte.ipynb #ce6d82f6
+# %% ../../nbs/photo/matte.ipynb #88b2885d
 def bounds(mask: np.ndarray, margin: float = 0.) -> tuple[slice, slice] | None:
     "Rows and columns around a mask, with a margin of its length; None where it is empty."
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     if not len(rows): return None
     grown = margin and int(margin*max(np.ptp(rows), np.ptp(columns))) + 8
-    return slice(max(0, rows[0] - grown), rows[-1] + 1 + grown), slice(max(0, columns[0] - grown), columns[-1] + 1 + grown)
+    return slice(max(0, rows[0] - grown), rows[-1] + 1 + grown), slice(max(0, columns[0] - grown), columns[-1] + 1
+        + grown)
 
 def matte(
     image: np.ndarray,   # (H,W,3) uint8
@@ -87,7 +88,7 @@ def matte(
     alpha[box] = large_parts(sharp)
     return alpha
 
-# %% ../../nbs/photo/matte.ipynb #7c0874da
+# %% ../../nbs/photo/matte.ipynb #27b14158
 def clean_rim(image: np.ndarray, alpha: np.ndarray, radius: int = 6) -> np.ndarray:
     "The image (H,W,3) uint8 with the colours of half covered pixels taken from the figure's inside."
     size = (2*radius + 1, 2*radius + 1)
@@ -97,7 +98,7 @@ def clean_rim(image: np.ndarray, alpha: np.ndarray, radius: int = 6) -> np.ndarr
     weight = np.clip((.95 - alpha)/.3, 0, 1)*(count > .02)
     return (image + weight[..., None]*(color - image)).round().clip(0, 255).astype(np.uint8)
 
-# %% ../../nbs/photo/matte.ipynb #875b0bdc
+# %% ../../nbs/photo/matte.ipynb #a3e08f59
 @dataclass(frozen=True)
 class Placement:
     "Where a photo lies on the canvas: `canvas = scale·photo + (x, y)`, in pixels."
@@ -121,7 +122,7 @@ def place_figure(alpha: np.ndarray, size: int = 1024, share: float = .85) -> Pla
     scale = size*min(share/(bottom - top), .95/(right - left))
     return Placement(scale, size/2 - scale*(left + right)/2, size/2 - scale*(top + bottom)/2, size)
 
-# %% ../../nbs/photo/matte.ipynb #092e5115
+# %% ../../nbs/photo/matte.ipynb #afd6597b
 def draw_figure(image: np.ndarray, alpha: np.ndarray, placement: Placement) -> np.ndarray:
     "The figure (S,S,4) uint8 on the canvas, transparent elsewhere."
     layers = np.dstack([image.astype(np.float32)*alpha[..., None], alpha*255])   # premultiplied: nothing bleeds in

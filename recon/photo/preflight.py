@@ -6,7 +6,7 @@
 __all__ = ['ROW', 'CHECKS', 'Warning', 'point', 'torso', 'check_size', 'sharpness', 'check_blur', 'check_frame', 'check_people',
            'check_hidden', 'check_crossed', 'check_side', 'check_lying', 'check_loose', 'preflight']
 
-# %% ../../nbs/photo/preflight.ipynb #6210e60c
+# %% ../../nbs/photo/preflight.ipynb #8bbd87b4
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from .keypoints import BODY_25, LIMBS
 from .matte import bounds
 from .prepare import Figure
 
-# %% ../../nbs/photo/preflight.ipynb #ca60c9bd
+# %% ../../nbs/photo/preflight.ipynb #bfcf4400
 @dataclass(frozen=True)
 class Warning:
     "Something in a photo that will spoil the fit."
@@ -37,16 +37,17 @@ def torso(figure: Figure) -> np.ndarray:
     "From the neck to between the hips (2,), pixels of the canvas."
     return (point(figure, "mid_hip") - point(figure, "neck"))[:2]
 
-# %% ../../nbs/photo/preflight.ipynb #a0c14fd1
+# %% ../../nbs/photo/preflight.ipynb #cec46c9b
 def check_size(figure: Figure) -> Warning | None:
     "Whether the figure has too few pixels."
     box = bounds(figure.alpha > .5)
     height = (box[0].stop - box[0].start)/figure.placement.scale
     if height >= 300: return None
-    return Warning("small", f"the person is {height:.0f} pixels tall", "Use a larger photo: 600 pixels and more show face and hands")
+    return Warning("small", f"the person is {height:.0f} pixels tall",
+                   "Use a larger photo: 600 pixels and more show face and hands")
 
 def sharpness(figure: Figure) -> float:
-    "How much steeper edges are at 1 than at 4 pixels of blur: 1.5 and more for sharp photos, towards 1 for blurred ones."
+    "How much steeper edges are at 1 than at 4 pixels of blur: 1.5 and more for sharp photos, near 1 for blurred ones."
     grey = cv2.cvtColor(figure.image[..., :3], cv2.COLOR_RGB2GRAY).astype(np.float32)
     inside = cv2.erode((figure.alpha > .95).astype(np.uint8), np.ones((9, 9))) > 0
     if inside.sum() < 100: return 2.
@@ -65,21 +66,24 @@ def check_frame(figure: Figure) -> Warning | None:
     if not figure.cut: return None
     unsure = [name for name in ("left_ankle", "right_ankle", "left_knee", "right_knee") if point(figure, name)[2] < .4]
     where = "below the knees" if len(unsure) == 2 else "above the knees" if len(unsure) > 2 else "at the edge"
-    return Warning("cut", f"the photo ends within the person ({where})", "What is outside is completed by the body model; step back for a whole person")
+    return Warning("cut", f"the photo ends within the person ({where})",
+                   "What is outside is completed by the body model; step back for a whole person")
 
 def check_people(figure: Figure) -> Warning | None:
     "Whether there are several people."
     if figure.people < 2: return None
-    return Warning("people", f"{figure.people} people are in the photo", "Name one with `person` (counted from 0), or all; where people touch, give a mask file")
+    return Warning("people", f"{figure.people} people are in the photo",
+                   "Name one with `person` (counted from 0), or all; where people touch, give a mask file")
 
-# %% ../../nbs/photo/preflight.ipynb #f954c636
+# %% ../../nbs/photo/preflight.ipynb #63b1fe9e
 def check_hidden(figure: Figure) -> Warning | None:
     "Whether limbs are hidden."
     if figure.keypoints_given: return None
     ends = [f"{side}_{joint}" for side in ("left", "right") for joint in ("wrist", "elbow", "ankle", "knee")]
     hidden = [name.replace("_", " ") for name in ends if point(figure, name)[2] < .4]
     if not hidden or figure.cut: return None
-    return Warning("hidden", f"hidden or guessed: {', '.join(hidden)}", "The body model fills them in; look at the fit, and move the keypoints if it is wrong")
+    return Warning("hidden", f"hidden or guessed: {', '.join(hidden)}",
+                   "The body model fills them in; look at the fit, and move the keypoints if it is wrong")
 
 def check_crossed(figure: Figure) -> Warning | None:
     "Whether arms are crossed or held before the body."
@@ -87,7 +91,8 @@ def check_crossed(figure: Figure) -> Warning | None:
     def near(a, b, share): return np.linalg.norm((point(figure, a) - point(figure, b))[:2]) < share*length
     crossed = near("left_wrist", "right_elbow", .3) or near("right_wrist", "left_elbow", .3)
     if not crossed: return None
-    return Warning("crossed", "the arms are crossed", "Which arm is in front is a guess; say it with a correction if the fit has it wrong")
+    return Warning("crossed", "the arms are crossed",
+                   "Which arm is in front is a guess; say it with a correction if the fit has it wrong")
 
 def check_side(figure: Figure) -> Warning | None:
     "Whether the person is seen from behind."
@@ -99,7 +104,8 @@ def check_lying(figure: Figure) -> Warning | None:
     "Whether the person lies or hangs upside down."
     x, y = torso(figure)
     if y > .5*abs(x): return None
-    return Warning("lying", "the person lies or is upside down", "Turn the photo so that the head is up, if it only lies on its side")
+    return Warning("lying", "the person lies or is upside down",
+                   "Turn the photo so that the head is up, if it only lies on its side")
 
 def check_loose(figure: Figure) -> Warning | None:
     "Whether clothes or hair reach far from the body."
@@ -109,10 +115,12 @@ def check_loose(figure: Figure) -> Warning | None:
     far = cv2.distanceTransform(drawn, cv2.DIST_L2, 5) > .42*np.linalg.norm(torso(figure))
     share = float((far & (figure.alpha > .5)).sum()/max((figure.alpha > .5).sum(), 1))
     if share < .06: return None
-    return Warning("loose", f"{share:.0%} of the cut-out lies far from the limbs (wide clothes, a bag, long hair)", "The body stays inside it; check hips and knees")
+    return Warning("loose", f"{share:.0%} of the cut-out lies far from the limbs (wide clothes, a bag, long hair)",
+                   "The body stays inside it; check hips and knees")
 
-# %% ../../nbs/photo/preflight.ipynb #00323aa9
-CHECKS: tuple[Callable, ...] = (check_size, check_blur, check_frame, check_people, check_hidden, check_crossed, check_side, check_lying, check_loose)
+# %% ../../nbs/photo/preflight.ipynb #01ca04a5
+CHECKS: tuple[Callable, ...] = (check_size, check_blur, check_frame, check_people, check_hidden, check_crossed,
+                                check_side, check_lying, check_loose)
 
 def preflight(figure: Figure) -> list[Warning]:
     "All warnings of a figure."

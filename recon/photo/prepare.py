@@ -6,7 +6,7 @@
 __all__ = ['WORK', 'Figure', 'read_mask', 'opaque', 'working_copy', 'choose_people', 'touches_frame', 'make_figure', 'find_hints',
            'figure_from_files', 'turn_photo', 'figure_of', 'prepare']
 
-# %% ../../nbs/photo/prepare.ipynb #2174a227
+# %% ../../nbs/photo/prepare.ipynb #f37b1835
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .mediapipe import paste
 from .people import Person, find_parts, find_people, find_upright, steady
 from .weights import has_networks
 
-# %% ../../nbs/photo/prepare.ipynb #8f915947
+# %% ../../nbs/photo/prepare.ipynb #51086687
 WORK = 1600   # longest side at which people are looked for
 
 @dataclass
@@ -39,19 +39,21 @@ class Figure:
     @property
     def alpha(self) -> np.ndarray: return self.image[..., 3]/255
 
-# %% ../../nbs/photo/prepare.ipynb #401cbe02
+# %% ../../nbs/photo/prepare.ipynb #40842c0c
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     "A mask file as alpha (H,W) in [0,1] of a photo of that shape; ValueError where it cannot belong to it."
     given = load_photo(path, SIDE)
     mask = given.alpha if given.alpha is not None else given.rgb.mean(-1)/255
     ratio = (mask.shape[1]/mask.shape[0])/(shape[1]/shape[0])
     if not .98 < ratio < 1.02:
-        raise ValueError(f"{path}: {mask.shape[1]}×{mask.shape[0]}; expected the shape of the photo, {shape[1]}×{shape[0]}")
+        raise ValueError(f"{path}: {mask.shape[1]}×{mask.shape[0]}; expected the shape of the photo, "
+                         f"{shape[1]}×{shape[0]}")
     mask = cv2.resize(mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
-    if (mask > .5).sum() < 50: raise ValueError(f"{path}: an empty mask; expected the figure white (or opaque) on black")
+    if (mask > .5).sum() < 50:
+        raise ValueError(f"{path}: an empty mask; expected the figure white (or opaque) on black")
     return mask
 
-# %% ../../nbs/photo/prepare.ipynb #5a873b72
+# %% ../../nbs/photo/prepare.ipynb #4be64d0f
 def opaque(photo: Photo) -> np.ndarray:
     "The photo (H,W,3) uint8 as it is seen, a cut-out on grey."
     if photo.alpha is None: return photo.rgb
@@ -66,13 +68,16 @@ def working_copy(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 def choose_people(people: list[Person], person: str) -> list[int]:
     "Which of the people are meant by `auto`, `all` or a number; ValueError where there is no such person."
-    if not people: raise ValueError("nobody was found; expected a photo of a person, large enough to see (or keypoints and a mask as files)")
+    if not people:
+        raise ValueError("nobody was found; expected a photo of a person, large enough to see (or keypoints and a mask "
+                         "as files)")
     if person == "all": return list(range(len(people)))
     index = 0 if person == "auto" else int(person)
-    if not 0 <= index < len(people): raise ValueError(f"person {index} was asked for; there are {len(people)}, counted from 0")
+    if not 0 <= index < len(people):
+        raise ValueError(f"person {index} was asked for; there are {len(people)}, counted from 0")
     return [index]
 
-# %% ../../nbs/photo/prepare.ipynb #b18b5eb0
+# %% ../../nbs/photo/prepare.ipynb #0a28e5d8
 def touches_frame(alpha: np.ndarray) -> bool:
     "Whether a figure reaches the frame of its photo over a good part."
     edges = alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]
@@ -80,14 +85,16 @@ def touches_frame(alpha: np.ndarray) -> bool:
     if box is None: return False
     return bool(max((edge > .5).sum() for edge in edges) > .06*(box[0].stop - box[0].start))
 
-def make_figure(photo: Photo, alpha: np.ndarray, keypoints: Keypoints, size: int, given: bool, share: float = .85) -> Figure:
+def make_figure(photo: Photo, alpha: np.ndarray, keypoints: Keypoints, size: int, given: bool,
+                share: float = .85) -> Figure:
     "Put a figure of a photo on the canvas."
     placement = place_figure(alpha, size, share)
     colors = photo.rgb if given else clean_rim(photo.rgb, alpha)
     image = draw_figure(colors, alpha, placement)
-    return Figure(image, keypoints.moved(placement.to_canvas), placement, photo.rgb, list(photo.notes), cut=touches_frame(alpha), mask_given=given)
+    return Figure(image, keypoints.moved(placement.to_canvas), placement, photo.rgb, list(photo.notes),
+                  cut=touches_frame(alpha), mask_given=given)
 
-# %% ../../nbs/photo/prepare.ipynb #e4524479
+# %% ../../nbs/photo/prepare.ipynb #7c5b2cc1
 def find_hints(photo: Photo, keypoints: Keypoints) -> np.ndarray | None:
     "MediaPipe's 3D landmarks (33,3) of the person whose 2D keypoints are known; None without networks or agreement."
     if not has_networks(): return None
@@ -104,7 +111,8 @@ def figure_from_files(photo: Photo, keypoints: Keypoints, alpha: np.ndarray, siz
     "A figure whose keypoints and alpha are known; ValueError where they do not belong to each other."
     share = on_figure(keypoints, alpha)
     if share < .5:
-        raise ValueError(f"only {share:.0%} of the keypoints lie on the figure; are they of another photo, or of another size?")
+        raise ValueError(f"only {share:.0%} of the keypoints lie on the figure; are they of another photo, or of "
+                         f"another size?")
     if keypoints.world is None: keypoints = replace(keypoints, world=find_hints(photo, keypoints))
     figure = make_figure(photo, alpha, keypoints, size, True)
     figure.keypoints_given = True
@@ -114,7 +122,8 @@ def turn_photo(photo: Photo, turns: int) -> Photo:
     "The photo turned by quarter turns, with a note."
     if not turns: return photo
     def turned(array): return None if array is None else np.ascontiguousarray(np.rot90(array, turns))
-    return Photo(turned(photo.rgb), turned(photo.alpha), [*photo.notes, f"turned by {90*turns}° to bring the feet down"])
+    return Photo(turned(photo.rgb), turned(photo.alpha),
+                 [*photo.notes, f"turned by {90*turns}° to bring the feet down"])
 
 def figure_of(photo: Photo, people: list[Person], index: int, factor: float, size: int) -> Figure:
     "One of the people found in a photo; `people` are in the working copy, `factor` its scale."
@@ -122,7 +131,8 @@ def figure_of(photo: Photo, people: list[Person], index: int, factor: float, siz
     person = find_parts(image, steady(image, people[index]))
     alpha = photo.alpha
     if alpha is None or len(people) > 1:
-        others = [paste(other.body.mask, other.body.square, image.shape[:2]) for k, other in enumerate(people) if k != index]
+        others = [paste(other.body.mask, other.body.square, image.shape[:2]) for k, other in enumerate(people)
+                  if k != index]
         rough = matte(image, person.mask, others)
         found = rough if factor == 1 else guided_filter(photo.rgb, rough, 1024, 2)
         alpha = found if alpha is None else np.minimum(alpha, cv2.dilate(found, np.ones((9, 9))))
@@ -131,7 +141,7 @@ def figure_of(photo: Photo, people: list[Person], index: int, factor: float, siz
     figure.people = len(people)
     return figure
 
-# %% ../../nbs/photo/prepare.ipynb #a9e970c1
+# %% ../../nbs/photo/prepare.ipynb #2b1988a0
 def prepare(
     photo: Photo,
     person: str = "auto",           # auto: the largest central one; all; or a number, counted from 0
@@ -150,5 +160,6 @@ def prepare(
     photo = turn_photo(photo, turns)
     figures = [figure_of(photo, people, index, factor, size) for index in choose_people(people, person)]
     if given:
-        for figure, own in zip(figures, given): figure.keypoints, figure.keypoints_given = own.moved(figure.placement.to_canvas), True
+        for figure, own in zip(figures, given):
+            figure.keypoints, figure.keypoints_given = own.moved(figure.placement.to_canvas), True
     return figures

