@@ -151,11 +151,17 @@ def _split_of(file: h5py.File, num_valid: int = 0, num_test: int = 0) -> dict[st
         raise ValueError(f"{file.filename}: its split names {strangers[0]}, of which it holds nothing; build it again")
     return parts
 
-def _describe(file: h5py.File, subjects: list[str]) -> tuple[dict, bool, str]:
-    "Labels by name; whether there are image-space priors; and the cameras' mode."
+_PERSPECTIVE = ("{}: images of perspective cameras, where points do not lie under the pixels that the networks look "
+                "up and the "
+    "back view does not match the front; build it with camera_mode=orth to train or measure (the explorer shows both)")
+
+def _describe(file: h5py.File, subjects: list[str], perspective: bool = False) -> tuple[dict, bool, str]:
+    "Labels by name; whether there are image-space priors; the cameras' mode, ValueError for an unwanted one."
     first = file[subjects[0]]
+    mode = first.attrs.get("camera_mode", "orth")
+    if mode != "orth" and not perspective: raise ValueError(_PERSPECTIVE.format(file.filename))
     labels = {name: file[name].attrs.get("label", "") for name in subjects}
-    return labels, "body_z" in first, first.attrs.get("camera_mode", "orth")
+    return labels, "body_z" in first, mode
 
 # %% ../../nbs/data/reader.ipynb #b61f470c
 def _subjects_of(file: h5py.File, split: str, num_valid: int, num_test: int) -> list[str]:
@@ -199,13 +205,8 @@ class ReconDataset(Dataset):
         with open_dataset(path) as file:
             self.body_faces, self.canonical, self.body_regions = _shared_body(file, body_file)
             self.subjects = _subjects_of(file, split, num_valid, num_test)
-            self.labels, self.has_cues, self.camera_mode = _describe(file, self.subjects)
-        if self.camera_mode != "orth" and not perspective: raise ValueError(_PERSPECTIVE.format(self.path))
+            self.labels, self.has_cues, self.camera_mode = _describe(file, self.subjects, perspective)
         self._open = None
-
-_PERSPECTIVE = ("{}: images of perspective cameras, where points do not lie under the pixels that the networks look "
-                "up and the "
-    "back view does not match the front; build it with camera_mode=orth to train or measure (the explorer shows both)")
 
 # %% ../../nbs/data/reader.ipynb #fd89813f
 @patch

@@ -232,6 +232,13 @@ def _total(near: list, cover: list) -> float:
     "Misfit of a body in parts: mean squared distance of its points, plus that of the scan's from the nearest part."
     return np.concatenate(near).mean() + np.min(cover, 0).mean()
 
+def _limb_options():
+    "Limb and row of the library, twice over all of them."
+    for _ in range(2):
+        for limb in range(4):
+            for k in range(len(ARMS if limb < 2 else LEGS)): yield limb, k
+
+# %% ../../nbs/fitting/scan.ipynb #3e8cdf9b
 def _pick_limbs(target: Target, cloud: np.ndarray, options: np.ndarray) -> tuple[float, dict]:
     "Misfit, and the option of each limb that was exchanged."
     part = library().part
@@ -253,12 +260,6 @@ def _pick_limbs(target: Target, cloud: np.ndarray, options: np.ndarray) -> tuple
         found = _total(trial_near, trial_cover)
         if found < best*.995: best, picked[limb], near, cover = found, k, trial_near, trial_cover
     return best, picked
-
-def _limb_options():
-    "Limb and row of the library, twice over all of them."
-    for _ in range(2):
-        for limb in range(4):
-            for k in range(len(ARMS if limb < 2 else LEGS)): yield limb, k
 
 # %% ../../nbs/fitting/scan.ipynb #87e1fb79
 def _full_starts(target: Target, ages: tuple) -> list:
@@ -320,7 +321,7 @@ def robust(squared: Tensor, reach: float) -> Tensor:
 
 # %% ../../nbs/fitting/scan.ipynb #42b314e4
 def closest_pairs(vertices: Tensor, target: Target, n: int, generator, bare: Tensor) -> dict:
-    "Nearest points both ways for the body as it stands, which a few gradient steps keep: `n` scan points, `n` body points."
+    "Nearest points both ways for the body as it stands: `n` of the scan, `n` of the body."
     faces = load_anny().model.faces
     pick = torch.randint(len(target.points), (n,), generator=generator)
     points = target.points[pick]
@@ -455,6 +456,7 @@ def _fit_of(figure: Figure, target: Target) -> Fit:
         return Fit(back(posed.vertices), back(posed.joints), figure.pose, shape,
                    float(figure.size.exp()) / target.scale, yaw)
 
+# %% ../../nbs/fitting/scan.ipynb #d8e2b523
 QUICK = dict(steps=60, keep=1, ages=AGES[-1:], tries=0)   # a registration of seconds, for tests: adults, one try
 
 def register_body(
