@@ -62,6 +62,8 @@ def test_stage_notebook(notebook):
     code = [cell for cell in cells(notebook) if cell["cell_type"] == "code"]
     tagged = [source(cell) for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1 and "@dataclass" in tagged[0]
+    after = code[code.index(next(cell for cell in code if "parameters" in cell["metadata"].get("tags", []))) + 1]
+    assert "resolve(globals())" in source(after), "a name of a later cell would be taken for an option"
     first = next(source(cell) for cell in code if source(cell).startswith("#| export"))
     assert "runpy.run_module" in first, "the guard for `cd recon && python STAGE.py` is not the first exported cell"
     last = [source(cell) for cell in code if source(cell).startswith("#| export")][-1]
