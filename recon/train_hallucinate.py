@@ -40,8 +40,8 @@ class TrainHallucinate(Config):
     lighting: float = .8                    # strength of the random light, as in stages 1 to 3
     aug_jitter: bool = False                # random colours, the same in front and back
     lambda_color: float = 1.                # weight of the mean absolute error of colours
-    lambda_squared: float = 4.              # weight of their mean squared error
-    lambda_structure: float = .15           # weight of one minus SSIM
+    lambda_squared: float = 0.              # weight of their mean squared error
+    lambda_structure: float = .3            # weight of one minus SSIM
     lambda_normal: float = .5               # weight of the mean absolute error of normals
     seed: int = 0                           # of weights, order and augmentation
     threads: int = 0                        # of torch; 0: as it is

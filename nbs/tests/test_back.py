@@ -175,6 +175,19 @@ def test_kill_in_the_middle_goes_on_with_the_same_pixels(prepared, weights):
     assert killed == pixels_of(prepared)
 
 
+def test_the_default_is_the_small_network_that_comes_with_the_project(prepared, capsys):
+    "It keeps what lies below the head near the mirror, and paints another head."
+    main(Hallucinate.resolve(dict(data_root=str(prepared))))
+    assert "backs by small" in capsys.readouterr().out
+    for name in ("casual", "dress", "jacket"):
+        front, back, true = (read_rgba(folder/f"{name}.png") for folder in
+                             (prepared/"images", prepared/"back_images", ROOT/"data/examples/back_images"))
+        assert np.array_equal(front[..., 3], back[..., 3])
+        inside = front[..., 3] > 250
+        errors = [((image[inside][:, :3].astype(float) - true[inside][:, :3])**2).mean() for image in (front, back)]
+        assert errors[1] < errors[0], name                                  # nearer to the truth than the front is
+
+
 # Bad input -------------------------------------------------------------------------------------------------------
 
 def refused(folder, capsys, **more):
