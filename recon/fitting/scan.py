@@ -119,8 +119,8 @@ def _leg(side: str, hip: float, out: float, knee: float) -> dict:
     "Turns of one leg's bones."
     sign = 1 if side == "L" else -1
     foot = axis_rotation(X, .8*np.clip(hip - knee, -25, 18))
-    return {f"upperleg01.{side}": axis_rotation(Z, sign*out) @ axis_rotation(X, -hip), f"lowerleg01.{side}": axis_rotation(X, knee),
-            f"foot.{side}": foot}
+    thigh = axis_rotation(Z, sign*out) @ axis_rotation(X, -hip)
+    return {f"upperleg01.{side}": thigh, f"lowerleg01.{side}": axis_rotation(X, knee), f"foot.{side}": foot}
 
 # %% ../../nbs/fitting/scan.ipynb #894920df
 def pose_matrices(turns: dict) -> Tensor:
