@@ -45,7 +45,7 @@ def garments_beside_pieces(garments: list[Garment], pieces: ChosenPieces, templa
         bottoms[0].hidden = hidden
     return [garment for slot, garment in kept if slot != "bottom" or garment is bottoms[0]]
 
-# %% ../../nbs/synth/mixing.ipynb #dfacb347
+# %% ../../nbs/synth/mixing.ipynb #3b4f2b5b
 def _as_query(vertices, faces) -> MeshQuery:
     "A mesh as what pieces must lie outside of."
     return MeshQuery(torch.as_tensor(vertices, dtype=torch.float32), torch.as_tensor(faces))
@@ -61,7 +61,8 @@ def dress_with_pieces(
     "Put on garments and pieces, from the inside to the outside."
     if not pieces.clothes: return dress(garments, template, posed, rng), []
     shoes = [garment for garment in garments if garment_slot(garment, template) == "shoes"]
-    sewn, worn = dress(shoes, template, posed, rng), []
+    sewn = dress(shoes, template, posed, rng)
+    worn = []
 
     def put_on(*slots):
         for piece in (piece for slot in slots for piece in pieces.clothes if piece.slot == slot):
@@ -75,6 +76,7 @@ def dress_with_pieces(
     put_on("top", "suit", "extra")
     return sewn, worn
 
+# %% ../../nbs/synth/mixing.ipynb #2afa66c3
 def piece_hair(
     pieces: ChosenPieces,
     template: Template,

@@ -112,7 +112,7 @@ class Draft:
         "The refined skin (V,3)."
         return self.template.parts["body"].matrix @ self.posed.mesh.double().numpy()
 
-# %% ../../nbs/synth/person.ipynb #ab53eaa1
+# %% ../../nbs/synth/person.ipynb #648c9543
 def _draw_pieces(rng, assets, female: bool, phenotype: dict, dressed: bool) -> ChosenPieces:
     "Draw what a person wears of `assets`: a folder, a `Wardrobe` or none."
     if not assets: return ChosenPieces()
@@ -121,7 +121,10 @@ def _draw_pieces(rng, assets, female: bool, phenotype: dict, dressed: bool) -> C
 
 def _choose_looks(draft: Draft) -> Skin:
     "Draw outfit, extras, hair style and colours."
-    rngs, female, age, wanted = draft.rngs, draft.female, draft.age, draft.wanted
+    rngs = draft.rngs
+    female = draft.female
+    age = draft.age
+    wanted = draft.wanted
     draft.noise = Noise(rngs["noise"])
     draft.top, draft.bottom = choose_outfit(rngs["outfit"], female, wanted)
     extras = choose_extras(rngs["outfit"], draft.top, wanted, draft.voxel)
@@ -133,6 +136,7 @@ def _choose_looks(draft: Draft) -> Skin:
     if draft.pieces.skin: colors.wear_picture(PieceTexture(draft.pieces.skin, draft.template.parts["body"].uv))
     return colors
 
+# %% ../../nbs/synth/person.ipynb #45b317bc
 def _draw_body(seed: int, resolution: int, wanted: str, style: str, pose, assets, poses) -> tuple[Draft, str, str]:
     "Draw shape, face and pose of a seed, and pieces to wear; and the words for age and expression, and for the pose."
     rngs = dict(zip(STREAMS, np.random.default_rng(seed).spawn(len(STREAMS))))
@@ -173,10 +177,11 @@ def _name_outfit(draft: Draft, garments: list[Garment]) -> str:
     bottom = [] if draft.top == "dress" else [draft.bottom]
     return "+".join([draft.top, *bottom, *draft.extras])
 
-# %% ../../nbs/synth/person.ipynb #646629ff
+# %% ../../nbs/synth/person.ipynb #3bab20eb
 def _extra_layers(draft: Draft, tailor: Tailor, sewn: list[Sewn]) -> tuple[list[Layer], list[Layer]]:
     "Make accessories, and what is on the head."
-    rng, voxel = draft.rngs["extras"], draft.worn_voxel
+    rng = draft.rngs["extras"]
+    voxel = draft.worn_voxel
     accessories = make_accessories(rng, tailor, draft.posed, sewn, draft.extras)
     headwear = []
     for name in HEADWEAR:
@@ -185,9 +190,13 @@ def _extra_layers(draft: Draft, tailor: Tailor, sewn: list[Sewn]) -> tuple[list[
     below, above = ([accessory_layer(piece, voxel) for piece in pieces] for pieces in (accessories, headwear))
     return below, above
 
+# %% ../../nbs/synth/person.ipynb #78cfff4b
 def _make_layers(draft: Draft) -> tuple[list[Layer], str]:
     "Dress a person: all layers, and what they are."
-    template, posed, pieces, voxel = draft.template, draft.posed, draft.pieces, draft.worn_voxel
+    template = draft.template
+    posed = draft.posed
+    pieces = draft.pieces
+    voxel = draft.worn_voxel
     colors = _choose_looks(draft)
     tailor, garments = _make_garments(draft)
     sewn, worn = dress_with_pieces(garments, pieces, template, posed, voxel, draft.rngs["drape"])
@@ -224,7 +233,7 @@ def _frame_layers(layers: list[Layer]) -> _Frame:
     high = np.stack([layer.vertices.max(0) for layer in layers]).max(0)
     return _Frame((low + high)/2, 1.84/(high - low).max())
 
-# %% ../../nbs/synth/person.ipynb #f0d15680
+# %% ../../nbs/synth/person.ipynb #7905370d
 def _check_wishes(style: str, pose, poses: str):
     "Raise `ValueError` for an unknown style or pose, or for a folder of poses beside one of these."
     check_style(style)
@@ -232,6 +241,7 @@ def _check_wishes(style: str, pose, poses: str):
     if poses and (style or pose is not None):
         raise ValueError(f"poses={str(poses)!r} together with a style or a pose; expected one of them")
 
+# %% ../../nbs/synth/person.ipynb #d664951c
 @one_thread()
 def make_person(
     seed: int,
@@ -256,4 +266,5 @@ def make_person(
     levels = subdivision_levels(vertices, faces, resolution, joints[3:5].mean(0), .17*scale)
     paint = paint_surface(layers, solids, vertices, faces, levels)
     colors = paint.values[:len(vertices)].numpy()
-    return Person(seed, VERSION, f"{years} {worn} {pose_name}", vertices, faces, colors, body, joints, float(scale), paint)
+    label = f"{years} {worn} {pose_name}"
+    return Person(seed, VERSION, label, vertices, faces, colors, body, joints, float(scale), paint)
