@@ -85,8 +85,8 @@ def back_frame_of(front: np.ndarray, back: np.ndarray, name: str) -> tuple[str, 
     return frame, "its outline fits both ways, so by its name"
 
 # %% ../../nbs/data/prepared.ipynb #049426b8
-MIN_BODY_INSIDE = .6    # share of the body's outline that lies in the mask
-MIN_MASK_COVERED = .25  # share of the mask that the body's outline covers; a wide dress leaves less than half
+MIN_BODY_INSIDE = .75    # share of the body's outline that lies in the mask
+MIN_MASK_COVERED = .35  # share of the mask that the body covers: two thirds in the examples, half in a wide dress
 
 def check_body(vertices: Tensor, faces: Tensor, mask: Tensor, path: Path):
     "ValueError where a body (B,3) and the mask (1,S,S) of its image do not overlap."
