@@ -18,7 +18,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from .anny import TO_Y_UP
-from .pose import angle_axis, rotation_between
+from .pose import Y, angle_axis, rotation_between
 
 # %% ../../nbs/body/bvh.ipynb #f1a35cf3
 @dataclass
@@ -65,7 +65,7 @@ def _read_channels(words: list[str], at: int) -> list[str]:
         raise ValueError(f"channels {' '.join(names)!r}; expected {count} of Xposition ... Zrotation, each once")
     return names
 
-# %% ../../nbs/body/bvh.ipynb #7352f6a7
+# %% ../../nbs/body/bvh.ipynb #98ccb224
 class _Hierarchy:
     "Reads the joints of a file, one word after another."
     def __init__(self, words: list[str]):
@@ -107,7 +107,7 @@ class _Hierarchy:
         self.in_end = False
         self.at += 1
 
-# %% ../../nbs/body/bvh.ipynb #253bb864
+# %% ../../nbs/body/bvh.ipynb #7b7117c9
 def _read_joints(words: list[str]) -> tuple[list[Joint], int]:
     "The joints of a hierarchy and the number of their channels; ValueError or IndexError."
     reader = _Hierarchy(words)
@@ -136,7 +136,7 @@ def _read_motion(text: str, columns: int) -> tuple[np.ndarray, float]:
     if broken.any(): raise ValueError(f"frame {int(broken.argmax())} has a number that is not finite")
     return motion, frame_time
 
-# %% ../../nbs/body/bvh.ipynb #76745cc7
+# %% ../../nbs/body/bvh.ipynb #5f84163e
 def read_bvh(path) -> Clip:
     "Read a BVH file; ValueError for any other."
     path = Path(path)
@@ -209,7 +209,7 @@ def find_roles(clip: Clip) -> dict[str, int]:
                          "file's HIERARCHY")
     return roles
 
-# %% ../../nbs/body/bvh.ipynb #a59cc4d7
+# %% ../../nbs/body/bvh.ipynb #3c74d57f
 def rest_heads(clip: Clip) -> np.ndarray:
     "Positions of the joints (J,3) in the rest pose, in the file's axes; the root is at the origin."
     places = np.zeros((len(clip.joints), 3))
@@ -272,7 +272,7 @@ def stands(clip: Clip, roles: dict) -> bool:
     wide = np.linalg.norm(left) > .02*np.linalg.norm(up)
     return bool(wide and _unit(up) @ _unit(legs) < -.8 and abs(_unit(up) @ _unit(left)) < .5)
 
-# %% ../../nbs/body/bvh.ipynb #268e6ee0
+# %% ../../nbs/body/bvh.ipynb #4096bb2a
 _BY_UP = {1: (0, 1, 2), 2: (0, 2, 1)}   # axis that is up -> axes of the file that are left, up, front
 
 def _axes_of_frames(clip: Clip, roles: dict) -> tuple[np.ndarray, bool]:
@@ -331,7 +331,7 @@ class _Frame:
         long_enough = min(np.linalg.norm(rest), np.linalg.norm(posed)) > 1e-5*np.abs(self.rest).max()
         return (rest, posed) if long_enough else (None, None)
 
-# %% ../../nbs/body/bvh.ipynb #b923a82f
+# %% ../../nbs/body/bvh.ipynb #38e8dac5
 def _point(turn: np.ndarray, direction: np.ndarray, target: np.ndarray) -> np.ndarray:
     "A rotation (3,3) followed by the shortest one, so that it takes `direction` to `target`."
     correction = rotation_between(turn @ direction, target)
@@ -373,7 +373,7 @@ def _trunk_rotations(frame: _Frame) -> dict:
     ends = dict(root=turns[roles["hips"]], head=turns[roles["head"]], neck01=turns[roles.get("neck", roles["head"])])
     return _spine_rotations(turns[_chain(frame)]) | ends
 
-# %% ../../nbs/body/bvh.ipynb #c2671f5d
+# %% ../../nbs/body/bvh.ipynb #c22c9dce
 def _frame_of(left: np.ndarray, up: np.ndarray) -> np.ndarray:
     "Rotation (3,3) whose first column is `left` and whose second lies towards `up`."
     x = _unit(left)
@@ -382,10 +382,19 @@ def _frame_of(left: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 def _turn_from(parent: np.ndarray, relative: np.ndarray, ours: np.ndarray, posed) -> np.ndarray:
     "Rotation (3,3) of a bone from its parent's, by what the file turned it, to where it points."
-    if posed is None: return relative @ parent
+    if posed is None: return parent if angle_axis(relative)[0] > 75 else relative @ parent
     turned = rotation_between(relative @ parent @ ours, posed)
     if angle_axis(turned)[0] > 60: return _point(parent, ours, posed)
     return _point(relative @ parent, ours, posed)
+
+def _head_rotations(frame: _Frame, chest: np.ndarray, joints: dict) -> dict:
+    "Rotations of neck and head, by name, from the chest's."
+    roles, turns, below = frame.roles, frame.turns, _chain(frame)[-1]
+    neck = roles.get("neck", roles["head"])
+    posed = frame.places[roles["head"]] - frame.places[neck] if "neck" in roles else None
+    found = dict(neck01=_turn_from(chest, turns[neck] @ turns[below].T, joints["head"] - joints["neck01"], posed))
+    nod = turns[roles["head"]] @ turns[neck].T if "neck" in roles else np.eye(3)
+    return found | dict(head=_turn_from(found["neck01"], nod, Y, None))
 
 _PARENTS = dict(upperarm="collar", forearm="upperarm", hand="forearm", shin="thigh", foot="shin")
 
@@ -395,10 +404,7 @@ def _posed_rotations(frame: _Frame, joints: dict) -> dict:
     up, _, left = _trunk(places, roles)
     across = places[roles["upperarm.L"]] - places[roles["upperarm.R"]]
     pelvis, chest = _frame_of(left, up), _frame_of(across, up)
-    below_neck = turns[_chain(frame)[-1]]
-    found = dict(root=pelvis) | _spine_rotations(np.stack([pelvis, chest]))
-    for bone, role in (("neck01", "neck"), ("head", "head")):
-        found[bone] = turns[roles.get(role, roles["head"])] @ below_neck.T @ chest
+    found = dict(root=pelvis) | _spine_rotations(np.stack([pelvis, chest])) | _head_rotations(frame, chest, joints)
     for role, (bone, tip, _) in LIMBS.items():
         for side in "LR":
             if f"{role}.{side}" not in roles: continue
@@ -429,7 +435,7 @@ def _local(found: dict, bones: list[str], parents) -> np.ndarray:
         matrix[:3, :3] = axes.T @ above.T @ total[bone] @ axes
     return pose
 
-# %% ../../nbs/body/bvh.ipynb #fe8b1ca9
+# %% ../../nbs/body/bvh.ipynb #d0c20024
 def _is_makehuman(frame: _Frame, bones: list[str], joints: dict) -> bool:
     "Whether the file has MakeHuman's bones, and limbs that rest as ours do."
     if not set(bones[:6]) <= set(frame.clip.names): return False
@@ -484,7 +490,7 @@ def check_clip(clip: Clip):
             raise ValueError(f"{clip.path}: {name} has no length in frame {first + int(length.argmin())}; "
                              "expected a skeleton whose limbs have lengths, with legs and arms on both sides")
 
-# %% ../../nbs/body/bvh.ipynb #ff716609
+# %% ../../nbs/body/bvh.ipynb #9c2e2f9b
 @lru_cache
 def load_clips(
     folder,         # searched through for `.bvh` files; or one such file; read once a process
