@@ -66,6 +66,17 @@ def test_other_ways(toy_project, command, folder):
     assert "Toy(epochs=3, use_mask=False)" in printed(toy_project/"outputs"/"02_toy.ipynb")
 
 
+@pytest.mark.parametrize("word", ["0001", "1e3", "2024_10_11", "5", "scans"])
+def test_an_option_that_is_a_word_stays_one(toy_project, word):
+    notebook = toy_project/"nbs"/"02_toy.ipynb"
+    toy = nbformat.read(notebook, as_version=4)
+    toy.cells[0].source += "\n    source: str = 'people'"
+    nbformat.write(toy, notebook)
+    done = run([PAPERMILL, "nbs/02_toy.ipynb", "-p", "source", word, "-p", "epochs", "1e1"], toy_project)
+    assert done.returncode == 0, done.stderr
+    assert f"Toy(epochs=10, use_mask=False, source='{word}')" in printed(toy_project/"outputs"/"02_toy.ipynb")
+
+
 def test_a_given_output_path_is_kept(toy_project):
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "mine.ipynb"], toy_project)
     assert done.returncode == 0, done.stderr
