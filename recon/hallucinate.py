@@ -125,6 +125,7 @@ def hallucinate(cfg: Hallucinate, generator, folder: Path, files, body, chosen: 
     if used_sample(files, record) is None: choose_sample(files, 0)
     return f"{made} of {count} painted by {generator.name}" if made else "finished already"
 
+# %% ../nbs/04_hallucinate.ipynb #ca4d7b49
 def main(cfg: Hallucinate) -> dict[str, Path]:
     "Give every figure a back; the file that reconstruction reads, by name."
     from tqdm import tqdm

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from balls import make_balls
 from conftest import ROOT
 from PIL import Image
 
@@ -19,6 +18,7 @@ from recon.back.network import BackNet
 from recon.back.training import save_weights
 from recon.data.subjects import open_subjects
 from recon.hallucinate import Hallucinate, cli, main, parse_choice
+from recon.testing import make_balls
 from recon.train_hallucinate import TrainHallucinate
 from recon.train_hallucinate import main as train
 

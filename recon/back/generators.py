@@ -78,6 +78,7 @@ def load_weights(path: Path) -> tuple[BackNet, dict]:
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False), header
 
+# %% ../../nbs/back/generators.ipynb #9ad5f20b
 class Small:
     "The small network."
     name, deterministic = "small", True

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .conditioning import PARTS, BodyMaps
@@ -87,6 +88,7 @@ class BackPrediction(NamedTuple):
     color: Tensor   # (B,3,S,S) in [0,1] where it is right, not clipped
     normal: Tensor  # (B,3,S,S) unit normals that face the back camera
 
+# %% ../../nbs/back/network.ipynb #b8e5c67f
 class BackNet(nn.Module):
     "U-Net from `condition_planes` to colours and normals of the back; sides are multiples of 16."
     def __init__(self, widths: tuple = (32, 64, 128, 160), channels: int = CHANNELS):
@@ -108,18 +110,20 @@ class BackNet(nn.Module):
         color = planes[:, :3]/2 + .5 + change[:, :3]
         return BackPrediction(color, F.normalize(planes[:, 3:6] + change[:, 3:], dim=1))
 
-    def features(self, planes: Tensor) -> Tensor:
-        "Features (B,C,S/2,S/2) of the planes."
-        side = 2**len(self.encode)
-        width = planes.shape[-1]
-        if width % side: raise ValueError(f"planes are {width} pixels wide; expected a multiple of {side}")
-        x = self.encode[0](self.stem(planes))
-        skips = [x]
-        for shrink, block in zip(self.shrink, self.encode[1:]):
-            x = block(shrink(x))
-            skips.append(x)
-        x = self.middle(skips.pop())
-        for grow, block in zip(reversed(self.grow), reversed(self.decode)):
-            x = F.interpolate(grow(x), scale_factor=2, mode="nearest")
-            x = block(torch.cat([x, skips.pop()], 1))
-        return x
+# %% ../../nbs/back/network.ipynb #296ecb5b
+@patch
+def features(self: BackNet, planes: Tensor) -> Tensor:
+    "Features (B,C,S/2,S/2) of the planes. Raise ValueError for sides that the sizes do not divide."
+    side = 2**len(self.encode)
+    width = planes.shape[-1]
+    if width % side: raise ValueError(f"planes are {width} pixels wide; expected a multiple of {side}")
+    x = self.encode[0](self.stem(planes))
+    skips = [x]
+    for shrink, block in zip(self.shrink, self.encode[1:]):
+        x = block(shrink(x))
+        skips.append(x)
+    x = self.middle(skips.pop())
+    for grow, block in zip(reversed(self.grow), reversed(self.decode)):
+        x = F.interpolate(grow(x), scale_factor=2, mode="nearest")
+        x = block(torch.cat([x, skips.pop()], 1))
+    return x

@@ -52,6 +52,7 @@ def uv_map(
     planes[:2, seen] = (uv[view.face[seen]]*view.bary[seen][..., None]).sum(1).mT % 1
     return planes*2 - 1
 
+# %% ../../nbs/back/sith.ipynb #7a3ffac3
 def sith_inputs(view: FrontView, uv: Tensor, size: int) -> SithInputs:
     "Conditions (B=1) of a figure."
     small, large = resize_front(view, 224), resize_front(view, size)

@@ -68,6 +68,7 @@ class BackOptions(Protocol):
     lambda_normal: float
     seed: int
 
+# %% ../../nbs/back/training.ipynb #ff1671bd
 class BackState:
     "Network, its moving average and optimizer of a run."
     def __init__(self, cfg: BackOptions):
