@@ -25,11 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tqdm import tqdm
 
-from .config import Config, is_script, run_script
+from .config import Config, NonNegativeInt, PositiveInt, Suffix, is_script, run_script
 from .files import resolve_path
 
 # %% ../nbs/00_build_dataset.ipynb #d2bd9469
@@ -38,24 +38,24 @@ class BuildDataset(Config):
     "Build a dataset file."
     config: str = ""                   # YAML file; options given beside it win
     source: str | list[str] = "people" # `people` (procedural), a folder of scans, or several: `people+../scans`
-    data_root: str = "data/people.h5"  # dataset file; the subjects' own files lie in a folder beside it
-    num_people: int = 48               # procedural people in all
-    num_test: int | None = None        # test subjects of each source; none: 8 people, all scans if alone
-    num_valid: int = 0                 # validation subjects of each source
+    data_root: Annotated[str, Suffix((".h5", ".hdf5"))] = "data/people.h5"   # dataset file; subjects' files beside it
+    num_people: NonNegativeInt = 48               # procedural people in all
+    num_test: NonNegativeInt | None = None        # test subjects of each source; none: 8 people, all scans if alone
+    num_valid: NonNegativeInt = 0                 # validation subjects of each source
     assets: str = ""                   # folder of MakeHuman packs (.mhclo, .mhmat) to mix with our clothes and skins
     poses: str = ""                    # folder of BVH files; half of the people take their pose from there
     unit: Literal["m", "cm", "mm", "inch"] = "m"           # of scans whose format does not say
     body_model: Literal["anny", "smplx", "smpl"] = "anny"  # body inside; scans without an Anny body have one registered
     body_file: str = ""                # your SMPL-X or SMPL model, or the folder of SMPLX_MALE.npz and others
-    resolution: int = 224              # voxels of the procedural scans along [-1, 1]
-    size: int = 128                    # pixels of the images along a side
-    nviews: int = 12                   # views a subject, evenly spread; even
-    nsamples: int = 100_000            # training points a subject
+    resolution: PositiveInt = 224              # voxels of the procedural scans along [-1, 1]
+    size: PositiveInt = 128                    # pixels of the images along a side
+    nviews: PositiveInt = 12                   # views a subject, evenly spread; even
+    nsamples: PositiveInt = 100_000            # training points a subject
     codec: Literal["png", "zstd", "webp"] = "zstd"  # zstd reads fastest, webp is smallest, png is SiTH's layout
     camera_mode: Literal["orth", "persp"] = "orth"  # perspective images can be looked at, not trained on
     camera_sampling: Literal["uniform", "random"] = "uniform"   # level, evenly spread; or any azimuth, ±10°
-    seed: int = 0                      # first person
-    workers: int = 0                   # processes; 0: one a core, fewer where memory is short
+    seed: NonNegativeInt = 0                      # first person
+    workers: NonNegativeInt = 0                   # processes; 0: one a core, fewer where memory is short
     scheduler: str = ""                # address of a Dask cluster, `tcp://HOST:8786`; its machines see the same folders
 
 # %% ../nbs/00_build_dataset.ipynb #873299ae

@@ -52,8 +52,8 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 
 @dataclass(frozen=True)
 class Suffix:
-    "Limit of a text or path: it ends with `ending`."
-    ending: str
+    "Limit of a text or path: it ends with `ending`, or with one of several."
+    ending: str | tuple[str, ...]
 
 _LIMITS = {Ge: ("ge", operator.ge, "at least"), Gt: ("gt", operator.gt, "above"),
            Le: ("le", operator.le, "at most"), Lt: ("lt", operator.lt, "below")}
@@ -121,7 +121,8 @@ def nearest(name: str, names) -> str:
 
 def _describe_limit(limit) -> str:
     "A limit in words; nothing for metadata that is no limit."
-    if isinstance(limit, Suffix): return f" ending with {limit.ending}"
+    if isinstance(limit, Suffix):
+        return f" ending with {limit.ending if isinstance(limit.ending, str) else ' or '.join(limit.ending)}"
     if type(limit) not in _LIMITS: return ""
     name, _, words = _LIMITS[type(limit)]
     return f" {words} {getattr(limit, name)}"

@@ -137,3 +137,11 @@ def test_words_in_a_yaml_file_stay_words(tmp_path):
         (tmp_path/"options.yaml").write_text(f"source: {word}\nseed: 1e3\nwandb: on\n")
         cfg = Named.resolve({"config": str(tmp_path/"options.yaml")})
         assert (cfg.source, cfg.seed, cfg.wandb) == (word, 1000, True)
+
+
+@pytest.mark.parametrize("option,value,allowed", [
+    ("data_root", "data/people", "str ending with .h5 or .hdf5"), ("workers", -3, "int at least 0"), ("nviews", 0, "int at least 1"), ("codec", "zst", "the nearest is 'zstd'")])
+def test_the_builder_refuses_what_it_cannot_build(option, value, allowed):
+    "A data set without its suffix would be the folder of its own subjects."
+    from recon.build_dataset import BuildDataset
+    with pytest.raises(ValueError, match=f"{option} = .*{re.escape(allowed)}"): BuildDataset.resolve({option: value})
