@@ -136,10 +136,10 @@ def at(data, epoch, i):
 def test_aug_jitter_by_known_numbers_is_the_same_in_front_and_back(make, monkeypatch, jitter, expected):
     "In [0, 1] colours: in [-1, 1] a product would darken what is dark."
     import recon.data.reader as reader
-    real = reader.draw
+    real = reader.sample_augmentation
     plain, ready = make(1).data, make(1, aug_jitter=True).data
     before = at(plain, 0, 0)
-    monkeypatch.setattr(reader, "draw", lambda *a, **k: real(*a, **k) | dict(jitter=torch.tensor(jitter).float()))
+    monkeypatch.setattr(reader, "sample_augmentation", lambda *a, **k: real(*a, **k) | dict(jitter=torch.tensor(jitter).float()))
     item = at(ready, 0, 0)
     for side in ("front", "back"):
         inside = (before[f"{side}_mask"] == 1)[0]

@@ -130,9 +130,9 @@ def test_a_run_from_scratch_never_meets_what_an_earlier_one_left(balls, tmp_path
 def test_siths_own_checkpoints_give_their_weights_and_a_step_of_ours_becomes_one(balls, tmp_path):
     "The colour field alone, at its published size; another size is refused by the tensors' names."
     import torch
-    from recon.runs.sith import load, published_networks, save
+    from recon.runs.sith import PUBLISHED_NETWORKS, load, save
     theirs = torch.nn.Module()
-    theirs.rgb_decoder = published_networks()["rgb_decoder"]()
+    theirs.rgb_decoder = PUBLISHED_NETWORKS["rgb_decoder"]()
     save(tmp_path/"model.pth", theirs, epoch=400, global_stage=40_000)
     sizes = dict(feat_dim=16, rgb_hidden_dim=256, rgb_num_layers=4, rgb_skip=(2,))
     ours = tiny_trainer(balls, tmp_path, stage=2, resume=str(tmp_path/"model.pth"), **sizes).resume()
