@@ -87,6 +87,53 @@ def test_siths_own_config_is_read_unchanged(cls, tmp_path):
     with pytest.raises(ValueError, match="no option 'lr_decodr'; the nearest is 'lr_decoder'"): cls.resolve(dict(config=str(tmp_path/"config.yaml")))
 
 
+@pytest.mark.parametrize("name, value, expected", [
+    ("epochs", "inf", "int at least 0"), ("lr_decoder", "nan", "finite float at least 0"), ("beta1", 2, "below 1"), ("workers", -3, "at least 0"), ("valid_every", 0, "at least 1"),
+    ("lr_scheduler", "cosin", "the nearest is 'cosine'"), ("activation", "leru", "one of lrelu"), ("layer_type", "spectral", "the nearest is 'spectral_norm'"), ("pos_dim", 4, "one of 1, 3, 5, 6, 8")])
+def test_values_that_cannot_be_meant_are_refused_by_name(name, value, expected):
+    with pytest.raises(ValueError, match=f"{name} = .*{expected}"): TrainFull.resolve({"preset": "paper", name: value})
+
+
+def test_renamed_options_are_accepted_under_their_old_names():
+    old = dict(residual=False, wrap_body=False, encode_body=False, point_cues=False, blend_pixels=False, nrm_rate=.3)
+    cfg = TrainFull.resolve(dict(preset="demo") | old)
+    assert not any((cfg.residual_sdf, cfg.silhouette_prior, cfg.body_depth_input, cfg.point_priors, cfg.pixel_color_blending)) and cfg.lr_predictor_scale == .3
+    assert TrainFull.from_args(["--preset", "demo", "--no_wrap_body", "--nrm_rate=.3"]).lr_predictor_scale == .3
+
+
+@pytest.mark.parametrize("given", [dict(preset="paper"), dict(config="config.yaml")])
+def test_the_published_training_is_that_of_sith(given):
+    "Its weight decay is zero; each stage has its own epochs and rates, whether preset or YAML file is given."
+    normal = TrainNormal.resolve(given)
+    fields, full = (fill_stage_defaults(TrainFull.resolve(given | dict(use_pred_nrm=later))) for later in (False, True))
+    assert (normal.epochs, normal.lr_encoder) == (600, 1e-4)
+    assert (fields.epochs, fields.lr_decoder, fields.lr_encoder) == (400, 1e-3, 1e-4)
+    assert (full.epochs, full.lr_decoder, full.lr_encoder, full.lr_predictor_scale) == (400, 1e-4, 1e-5, .01)
+    for cfg in (normal, fields, full): assert (cfg.weight_decay, cfg.drop_last, cfg.mask_pred_nrm) == (0, False, False)
+    for preset in ("demo", "small"):
+        cfg = TrainFull.resolve(dict(preset=preset))
+        assert (cfg.weight_decay, cfg.drop_last, cfg.mask_pred_nrm) == (.01, True, True)
+
+
+def test_drop_last_leaves_out_the_batch_that_is_not_full(make):
+    "Four subjects in batches of three: every subject is seen in an epoch, or three of them."
+    for drop_last, sizes in ((True, [3]), (False, [3, 1])):
+        ready = make(1, batch_size=3, epochs=1, drop_last=drop_last)
+        assert [len(parts[0]["front_mask"]) for parts in ready.batches()] == sizes
+    alone = make(1, batch_size=3, epochs=1, drop_last=False, gradient_accumulation_steps=1)
+    trained(alone, 2)
+    assert alone.global_step == alone.order.total_steps == 2
+
+
+def test_mask_pred_nrm_masks_what_the_encoder_sees_and_no_more(make):
+    for mask_pred_nrm in (True, False):
+        ready = make(3, mask_pred_nrm=mask_pred_nrm)
+        batch = batch_of(ready)
+        found = ready.model(batch, ready.template)
+        outside = (batch["front_mask"] == 0).expand(-1, 3, -1, -1)
+        assert found.encoded.normals[:, :3][outside].any() != mask_pred_nrm and found.normal_maps["front"][outside].any()
+
+
 # Pictures ---------------------------------------------------------------------------------------------------------------------------------------------------
 
 def test_use_mask_changes_the_gradient_in_the_background_and_nowhere_else(make):
@@ -192,7 +239,8 @@ def test_pos_dim_is_what_the_fields_see_of_a_point(make, pos_dim, moves):
     if moves == "xyz": assert torch.equal(seen, points)
     if moves.startswith("body"):
         assert (torch.nn.functional.normalize(seen[..., :3], dim=-1) - canonical).norm(dim=-1).max() < .35      # a coarse ball
-        assert torch.equal(seen[..., 3:4], batch["body_d"]) and set(seen[..., 7 if pos_dim == 8 else 4].unique().tolist()) <= {-1, 0, 1}
+        assert torch.allclose(seen[..., 3], points.norm(dim=-1) - .5, atol=.02)             # signed distance to a ball of radius 0.5, cut coarsely
+        assert set(seen[..., 7 if pos_dim == 8 else 4].unique().tolist()) <= {-1, 0, 1}
     if pos_dim == 6: assert torch.equal(seen[..., 5:], points[..., 2:])
     if pos_dim == 8: assert torch.allclose(seen[..., 4:7].norm(dim=-1), torch.ones(()), atol=1e-4)
     trained(ready, 1)
@@ -375,3 +423,20 @@ def test_erode_iter_draws_the_masks_in(validated, balls):
     mask = ReconDataset(balls, 64, 10).read("a", 0, 0)["front_mask"]
     radii = [math.sqrt(erode_mask(mask, pixels).sum()/math.pi) for pixels in (0, 3)]
     assert 2 < radii[0] - radii[1] < 4
+
+
+@pytest.mark.parametrize("start, given, spins", [
+    (["-m", "recon.train_normal", "--help"], {}, 0),
+    (["-c", "import sys; from recon.threads import train_full; sys.argv = ['', '--help']; train_full()"], dict(OMP_WAIT_POLICY="ACTIVE"), 30_000_000_000),
+    (["-c", "import os, recon, recon.config; assert 'OMP_WAIT_POLICY' not in os.environ; import torch"], {}, 300_000)])
+def test_openmp_is_told_to_sleep_before_torch_loads_it(start, given, spins):
+    "How often a waiting thread spins, as OpenMP itself reports when it is loaded; the user's own setting wins, and importing the package sets nothing."
+    import os
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+    plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | dict(OMP_DISPLAY_ENV="VERBOSE", PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, *start], cwd=ROOT, env=plain | given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr, done.stderr[-2000:]

@@ -133,7 +133,7 @@ def test_siths_own_checkpoints_give_their_weights_and_a_step_of_ours_becomes_one
     from recon.runs.sith import PUBLISHED_NETWORKS, load, save
     theirs = torch.nn.Module()
     theirs.rgb_decoder = PUBLISHED_NETWORKS["rgb_decoder"]()
-    save(tmp_path/"model.pth", theirs, epoch=400, global_stage=40_000)
+    save(tmp_path/"model.pth", theirs, epoch=400, global_step=40_000)
     sizes = dict(feat_dim=16, rgb_hidden_dim=256, rgb_num_layers=4, rgb_skip=(2,))
     ours = tiny_trainer(balls, tmp_path, stage=2, resume=str(tmp_path/"model.pth"), **sizes).resume()
     assert ours.global_step == 0 and all(torch.equal(a, b) for a, b in zip(ours.model.rgb_decoder.parameters(), theirs.rgb_decoder.parameters()))
@@ -214,3 +214,77 @@ def test_the_metadata_says_whether_the_predictor_is_trained(balls, tmp_path):
     untrained = tiny_trainer(balls, tmp_path, stage=2, epochs=1, resume="")
     torch.nn.init.ones_(untrained.model.nrm_encoder.model[-2].bias)
     assert not untrained.fit().last.predictor_trained
+
+
+def test_data_with_one_other_colour_is_other_data(balls, tmp_path):
+    "Same names, sizes, bodies and points; one colour of one point differs."
+    import h5py
+
+    from recon.data.writer import seal
+    copy = make_balls(tmp_path/"copy")
+    tiny_trainer(copy, tmp_path, stage=1, epochs=1).fit()
+    assert tiny_trainer(copy, tmp_path, stage=1, epochs=1).resume().global_step == 2
+    file = copy.parent/"balls"/"b.h5"
+    with h5py.File(file, "r+") as opened: opened["b"]["rgb"][200, 0] = .123
+    seal(file)
+    with pytest.raises(ValueError, match="the same with other images, points or bodies"): tiny_trainer(copy, tmp_path, stage=1, epochs=1).resume()
+
+
+def test_checkpoints_of_the_old_code_go_on(balls, tmp_path):
+    "They name options as they were called, record the old fingerprint, and not whether the predictor is trained."
+    from recon.runs.checkpoint import METADATA, _old_fingerprint, checksummed, find_checkpoint
+
+    whole = tiny_trainer(balls, tmp_path/"whole", epochs=4, residual_sdf=True, drop_last=True, mask_pred_nrm=True).fit()
+    half = tiny_trainer(balls, tmp_path/"half", epochs=4, residual_sdf=True, drop_last=True, mask_pred_nrm=True).resume()
+    for _, micro_batches in zip(range(4), half.batches()): half.update(micro_batches)
+    half.save()
+    checkpoint = find_checkpoint(tmp_path/"half"/"run")
+    metadata = checkpoint.metadata
+    for options in (metadata["config"], metadata["model"]):
+        options["residual"] = options.pop("residual_sdf")
+        for name in ("drop_last", "mask_pred_nrm"): options.pop(name, None)
+    del metadata["predictor_trained"], metadata["data"]["checksum"]
+    metadata["data"]["fingerprint"] = _old_fingerprint(half.data)
+    (checkpoint.folder/METADATA).write_text(checksummed(metadata))
+    going_on = tiny_trainer(balls, tmp_path/"half", epochs=4, residual_sdf=True, drop_last=True, mask_pred_nrm=True).resume()
+    assert going_on.global_step == 4 and "with other options" not in going_on.origin
+    last = going_on.fit().last
+    assert all((value == whole.last.weights()[name]).all() for name, value in last.weights().items())
+    assert find_checkpoint(checkpoint.folder).options.residual_sdf and not find_checkpoint(checkpoint.folder).predictor_trained
+
+
+def test_the_best_on_training_subjects_is_called_that(balls, tmp_path, capsys):
+    "A file without a split has the same subjects for training and validation; with `num_valid` it has others, and the best is chosen anew."
+    import h5py
+
+    from recon.runs.checkpoint import best
+    from recon.train_normal import TrainNormal, main
+    alone = tmp_path/"alone.h5"
+    with h5py.File(balls) as source, h5py.File(alone, "w", libver="latest") as file:
+        for name in source: file[name] = h5py.ExternalLink(balls.parent/"balls"/f"{name}.h5", f"/{name}")
+        file.attrs.update({name: value for name, value in source.attrs.items() if name != "split"})
+    options = TINY | dict(data_root=str(alone), save_root=str(tmp_path), exp_name="run", valid_every=1)
+    main(TrainNormal.resolve(options))
+    assert "holds nobody apart" in capsys.readouterr().out and best(tmp_path/"run"/"checkpoints")["name"] == "training subjects"
+    main(TrainNormal.resolve(options | dict(exp_name="apart", num_valid=1)))
+    assert "holds nobody apart" not in capsys.readouterr().out and best(tmp_path/"apart"/"checkpoints")["name"] == "validation"
+
+
+def test_a_file_of_sith_trains_all_three_stages(balls, tmp_path):
+    "One file, no body's answers, no priors, no split, and the body as an OBJ file."
+    import h5py
+    import trimesh
+
+    from recon.testing import ball_subject
+    from recon.train_full import TrainFull, main as train_full
+    from recon.train_normal import TrainNormal, main as train_normal
+    theirs, entries = tmp_path/"theirs.h5", "cam_azh cam_eva cam_rad cam_pos pts rgb nrm d smpl_v joints_3d vis rgb_img nrm_img uv_img".split()
+    with h5py.File(balls) as source, h5py.File(theirs, "w") as file:
+        for name in source:
+            for entry in entries: source.copy(source[name][entry], file.require_group(name), name=entry)
+    _, body = ball_subject(subdivisions=2)
+    trimesh.Trimesh(body.canonical, body.faces, process=False).export(tmp_path/"body.obj")
+    options = TINY | dict(data_root=str(theirs), save_root=str(tmp_path), valid=False, body_file=str(tmp_path/"body.obj"), num_valid=1)
+    runs = [train_normal(TrainNormal.resolve(options))] + [train_full(TrainFull.resolve(options | dict(use_pred_nrm=later))) for later in (False, True)]
+    assert [run.last.stage for run in runs] == [1, 2, 3] and all(run.lines[-1]["step"] == 4 for run in runs)        # three subjects, two a step
+    with pytest.raises(ValueError, match="name the body's OBJ file as body_file"): train_full(TrainFull.resolve(options | dict(body_file="", exp_name="bare")))

@@ -8,7 +8,7 @@ __all__ = ['Activation', 'LayerType', 'SIDES', 'ModelOptions', 'Batch', 'gt_norm
            'FieldInputs', 'Outputs']
 
 # %% ../../nbs/nets/model.ipynb #86301bde
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Literal, NamedTuple, TypedDict
 import torch
@@ -55,6 +55,7 @@ class ModelOptions:
     body_depth_input: bool = False     # not in the paper: the geometry encoder sees the body's depth
     point_priors: bool = False         # not in the paper: the fields see silhouette distance, depth to the body, pixels
     pixel_color_blending: bool = False # not in the paper: the colour field blends front pixel, back pixel and its own
+    mask_pred_nrm: bool = field(default=False, compare=False) # not in the paper: mask predicted normals before encoding
     ALIASES = {"residual": "residual_sdf", "wrap_body": "silhouette_prior", "encode_body": "body_depth_input",
                "point_cues": "point_priors", "blend_pixels": "pixel_color_blending"}
 
@@ -62,12 +63,12 @@ class ModelOptions:
 @patch(cls_method=True)
 def of(cls: ModelOptions, options) -> ModelOptions:
     "Select the model's part of a larger configuration."
-    return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+    return cls(**{f.name: getattr(options, f.name) for f in fields(cls)})
 
 @patch(cls_method=True)
 def recorded(cls: ModelOptions, options: dict) -> ModelOptions:
-    "Restore options from a checkpoint's metadata, old names included."
-    renamed = rename_options(options, cls.ALIASES)
+    "Restore options from a checkpoint's metadata, old names included; old models masked the normals that they predicted."
+    renamed = dict(mask_pred_nrm=True) | rename_options(options, cls.ALIASES)
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in renamed.items()})
 
 # %% ../../nbs/nets/model.ipynb #1be044b0
@@ -296,7 +297,7 @@ class FieldInputs:
     def encoded(self) -> Encoded:
         "Encoded images."
         batch = self.batch
-        maps = self.masked_maps if self.predict else gt_normal_maps(batch)
+        maps = self.encoder_maps if self.predict else gt_normal_maps(batch)
         with record_function("recon: encoders"):
             images = (batch[f"{side}_rgb_img"] for side in SIDES)
             return self.model.encode(*images, maps["front"], maps["back"], batch.get("cues"))
@@ -306,6 +307,11 @@ class FieldInputs:
 def masked_maps(self: FieldInputs) -> dict[str, Tensor]:
     "Predicted normal maps, zero outside the mask."
     return {side: self.normal_maps[side]*self.batch[f"{side}_mask"] for side in SIDES}
+
+@patch(as_prop=True)
+def encoder_maps(self: FieldInputs) -> dict[str, Tensor]:
+    "Predicted normal maps as the encoder sees them."
+    return self.masked_maps if self.model.options.mask_pred_nrm else self.normal_maps
 
 # %% ../../nbs/nets/model.ipynb #7a60cb3d
 class Outputs(FieldInputs):

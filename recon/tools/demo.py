@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import explain
 from ..files import root
+from ..threads import sleep_while_waiting
 from .papermill_io import trust
 
 # %% ../../nbs/tools/demo.ipynb #06c65e73
@@ -106,6 +107,7 @@ def main(folder: str = "outputs/demo", **options) -> dict:
 # %% ../../nbs/tools/demo.ipynb #761178c4
 if __name__ == "__main__" and "__file__" in globals():
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    sleep_while_waiting()
     scans = os.environ.get("RECON_SCANS", "../shared/scans")
     try: main(scans=scans if (root()/scans).exists() else "")
     except KeyboardInterrupt: sys.exit("\nInterrupted. Type `make demo` again to go on from here.")

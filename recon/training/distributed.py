@@ -124,7 +124,7 @@ def _environment(options) -> dict:
     "Environment of the processes: this package, and their share of the cores."
     cores = max(1, (os.cpu_count() or 1) // options.num_processes)
     path = os.pathsep.join(filter(None, [str(root()), os.environ.get("PYTHONPATH")]))
-    return {"OMP_NUM_THREADS": str(cores)} | os.environ | {"PYTHONPATH": path}
+    return {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": path}
 
 def _end(process: subprocess.Popen):
     "End a process that still runs, with all it started."

@@ -38,11 +38,15 @@ class DataOptions:
     "What a batch is read from, and how it is varied."
     data_root: str = "data/people.h5" # dataset file
     num_samples: PositiveInt = 20_480 # points a subject
-    image_size: PositiveInt = 1024    # pixels; other images are scaled to it
-    workers: NonNegativeInt = 0       # processes that read data
-    white_bg: bool = False            # else a random background colour, the same for front and back
-    aug_jitter: bool = False          # colour jitter
-    lighting: NonNegativeFloat = 0.   # not in the paper: strength of a random light on images and colours
+    image_size: PositiveInt = 1024  # pixels; other images are scaled to it
+    workers: NonNegativeInt = 0     # processes that read data
+    body_file: str = ""             # body of a file that holds none (SiTH's): OBJ or PLY at rest, or the model's file
+    num_valid: NonNegativeInt = 0   # validation subjects of a file without a split
+    num_test: NonNegativeInt = 0    # and test subjects
+    drop_last: bool = False         # not in the paper: leave out the last batch of an epoch where it is not full
+    white_bg: bool = False          # else a random background colour, the same for front and back
+    aug_jitter: bool = False        # colour jitter
+    lighting: NonNegativeFloat = 0. # not in the paper: strength of a random light on images and colours
 
 # %% ../../nbs/training/options.ipynb #6709e070
 Beta = Annotated[float, Ge(0), Lt(1)]
@@ -60,7 +64,7 @@ class OptimOptions:
     lr_power: NonNegativeFloat = 1.       # of polynomial
     beta1: Beta = .5                      # AdamW
     beta2: Beta = .999                    # AdamW
-    weight_decay: NonNegativeFloat = .01  # AdamW
+    weight_decay: NonNegativeFloat = 0.   # AdamW
     max_grad_norm: PositiveFloat = 1.     # gradients of each group are clipped to this norm
     ALIASES = {"nrm_rate": "lr_predictor_scale"}
 

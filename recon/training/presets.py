@@ -8,6 +8,7 @@ __all__ = ['BEYOND', 'DEMO', 'SMALL', 'RATES', 'NORMAL', 'FIELDS']
 # %% ../../nbs/training/presets.ipynb #1df57bc5
 BEYOND = dict(lighting=.8, residual_sdf=True, silhouette_prior=True, body_depth_input=True, point_priors=True,
               pixel_color_blending=True, sdf_clamp=.1, normal_band=.05, use_mask=True,
+              mask_pred_nrm=True, drop_last=True, weight_decay=.01,
               lambda_2D=5.5)    # a person fills 18 % of an image on average
 
 DEMO = BEYOND | dict(

@@ -9,23 +9,22 @@ __all__ = ['test_subjects', 'predict_test_normals', 'reconstruct_test_subjects',
 import torch
 from tqdm import tqdm
 from ..data.reader import NoSplit
-from ..data.subjects import DatasetSubjects, open_subjects
+from ..data.subjects import DatasetSubjects
 from ..metrics.normals import mean_angular_error, two_sided_angular_error
 from ..metrics.tables import markdown_table
 from ..nets.inference import Scene, reconstruct
 from ..runs.checkpoint import Checkpoint, checkpoints_below, find_checkpoint
 from ..runs.run import Run
-from .validate import as_trimesh, color_error, gt_maps, load_predictor, measure_mesh, predict_maps, with_maps
+from .validate import as_trimesh, color_error, gt_maps, load_predictor, measure_mesh, open_as_trained, predict_maps, with_maps
 
 # %% ../../nbs/training/results.ipynb #905172c6
 def test_subjects(config: dict, num_samples: int = 1) -> DatasetSubjects:
     "Open the subjects that a run, by its `config`, did not train on."
-    def subjects(split):
-        return open_subjects(config["data_root"], split, config["image_size"], num_samples=num_samples,
-                             lighting=config.get("lighting", 0.))
-    try: return subjects(("test", "valid"))
-    except NoSplit: print(f"{config['data_root']} holds no test subjects: these are training subjects")
-    return subjects("")
+    for split in ("test", "valid"):
+        try: return open_as_trained(config, split, num_samples)
+        except NoSplit: continue
+    print(f"{config['data_root']} holds no test subjects: these are training subjects")
+    return open_as_trained(config, None, num_samples)
 
 # %% ../../nbs/training/results.ipynb #b27394e8
 @torch.no_grad()
@@ -50,7 +49,7 @@ def reconstruct_test_subjects(run: Run, limit: int = 2, resolution: int = 192) -
     results = []
     for name in subjects.names[:limit]:
         item = subjects.inputs(name)
-        if predictor: item = with_maps(item, predict_maps(predictor, item))
+        if predictor: item = with_maps(item, predict_maps(predictor, item, model.options.mask_pred_nrm))
         result = reconstruct(Scene(model, item, subjects.body.faces, subjects.body.canonical, gt_normals=True), resolution)
         results.append(dict(subject=name, label=subjects.data.labels[name], front=item["front_rgb_img"], back=item["back_rgb_img"],
                             front_nrm=result.front_nrm, back_nrm=result.back_nrm, mesh=as_trimesh(result),
@@ -66,7 +65,7 @@ def measure_on_predicted(checkpoint: Checkpoint, subjects: DatasetSubjects, reso
         raise ValueError(f"{checkpoint.folder}: no normal predictor of this size has been trained; run 01_train_normal")
     for name in tqdm(subjects.names, desc=f"stage {checkpoint.stage} on predicted normals", unit="subject"):
         item = subjects.inputs(name)
-        maps = predict_maps(predictor, item)
+        maps = predict_maps(predictor, item, model.options.mask_pred_nrm)
         scene = Scene(model, with_maps(item, maps), body.faces, body.canonical, gt_normals=True)
         try: numbers = measure_mesh(as_trimesh(reconstruct(scene, resolution)), subjects.scan(name))
         except ValueError as error:
