@@ -15,6 +15,9 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
+if __name__ == "__main__":                          # in a script or a notebook, before torch is imported
+    from recon.threads import sleep_while_waiting
+    sleep_while_waiting()
 
 # %% ../nbs/00_build_dataset.ipynb #18e1d116
 import errno
