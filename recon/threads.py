@@ -8,7 +8,6 @@ __all__ = ['sleep_while_waiting', 'start', 'build_dataset', 'train_normal', 'tra
 
 # %% ../nbs/threads.ipynb #8d2f3042
 import os
-import sys
 from importlib import import_module
 
 # %% ../nbs/threads.ipynb #b0526375
