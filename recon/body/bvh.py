@@ -82,19 +82,8 @@ class _Hierarchy:
         self.joints.append(Joint(" ".join(self.words[self.at + 1:end]), parent, np.zeros(3)))
         self.at = end
 
-    def offset(self):
-        value = _read_vector(self.words, self.at + 1)
-        if self.in_end: self.joints[-1].end = value
-        else: self.joints[-1].offset = value
-        self.at += 4
-
-    def channels(self):
-        joint = self.joints[-1]
-        joint.channels, joint.column = _read_channels(self.words, self.at + 1), self.columns
-        self.columns += len(joint.channels)
-        self.at += 2 + len(joint.channels)
-
     def end(self):
+        "End Site: the tip of the last joint."
         self.in_end = True
         self.at += 2
 
@@ -107,10 +96,25 @@ class _Hierarchy:
         self.in_end = False
         self.at += 1
 
+# %% ../../nbs/body/bvh.ipynb #515d5ce9
+class _Body(_Hierarchy):
+    "Reads what stands between a joint's braces, too."
+    def offset(self):
+        value = _read_vector(self.words, self.at + 1)
+        if self.in_end: self.joints[-1].end = value
+        else: self.joints[-1].offset = value
+        self.at += 4
+
+    def channels(self):
+        joint = self.joints[-1]
+        joint.channels, joint.column = _read_channels(self.words, self.at + 1), self.columns
+        self.columns += len(joint.channels)
+        self.at += 2 + len(joint.channels)
+
 # %% ../../nbs/body/bvh.ipynb #7b7117c9
 def _read_joints(words: list[str]) -> tuple[list[Joint], int]:
     "The joints of a hierarchy and the number of their channels; ValueError or IndexError."
-    reader = _Hierarchy(words)
+    reader = _Body(words)
     steps = {"ROOT": reader.joint, "JOINT": reader.joint, "END": reader.end, "{": reader.opened, "}": reader.closed,
              "OFFSET": reader.offset, "CHANNELS": reader.channels}
     while reader.at < len(words):
@@ -226,6 +230,7 @@ def _shifts(clip: Clip, joint: Joint, frames: np.ndarray) -> np.ndarray:
         shift[:, axis] = values[frames] + (0 if repeats else joint.offset[axis])
     return shift
 
+# %% ../../nbs/body/bvh.ipynb #7661b702
 def global_rotations(clip: Clip, frames) -> np.ndarray:
     "Rotations (T,J,3,3) of every joint from the rest pose, in the file's axes; ValueError for a missing frame."
     frames = np.atleast_1d(frames)
@@ -353,6 +358,7 @@ def _limb_rotations(frame: _Frame, joints: dict) -> dict:
             found[f"{bone}.{side}"] = turn if rest is None else _point(turn, ours, posed)
     return found
 
+# %% ../../nbs/body/bvh.ipynb #1c80dc4c
 def _chain(frame: _Frame) -> list[int]:
     "Joints from the hips to the one below the neck."
     chain, number = [], frame.clip.joints[frame.roles.get("neck", frame.roles["head"])].parent
@@ -396,6 +402,7 @@ def _head_rotations(frame: _Frame, chest: np.ndarray, joints: dict) -> dict:
     nod = turns[roles["head"]] @ turns[neck].T if "neck" in roles else np.eye(3)
     return found | dict(head=_turn_from(found["neck01"], nod, Y, None))
 
+# %% ../../nbs/body/bvh.ipynb #aaa1660d
 _PARENTS = dict(upperarm="collar", forearm="upperarm", hand="forearm", shin="thigh", foot="shin")
 
 def _posed_rotations(frame: _Frame, joints: dict) -> dict:
