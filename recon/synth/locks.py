@@ -31,7 +31,7 @@ def _forelock(place: Places) -> np.ndarray:
     "Where (N,) bool hair may fall over the forehead."
     return (place.z > .085) & (place.y > .895) & (np.abs(place.x) < .047)
 
-# %% ../../nbs/synth/locks.ipynb #42854c2e
+# %% ../../nbs/synth/locks.ipynb #ee3f412e
 @dataclass
 class Roots:
     "Where N locks begin, and what was drawn for each; metres."
@@ -45,9 +45,11 @@ class Roots:
     lift: np.ndarray     # (N,) distance from the scalp
     stray: np.ndarray    # (N,3) change of direction
 
+# %% ../../nbs/synth/locks.ipynb #9b6908c0
 def _draw_roots(head: Head, noise: Noise, style: str, line: float, parting: float, rng, hatted: bool) -> Roots:
     "Draw the locks of a style; `line` moves the hairline up."
-    kind, part = HAIR_STYLES[style], head.template.parts["body"]
+    kind = HAIR_STYLES[style]
+    part = head.template.parts["body"]
     above = scalp(part.places, noise, line, .8 if style == "thin" else 0.)
     if hatted: above = np.where(above_rim(part.places) > -.010, -1., above)
     rows = _spread_roots(part.places, above, 2*kind.count if hatted else kind.count, rng)
@@ -55,7 +57,9 @@ def _draw_roots(head: Head, noise: Noise, style: str, line: float, parting: floa
     if falls:
         forelock = np.where(_forelock(part.places), above, -1.)
         rows = np.unique(np.r_[rows, _spread_roots(part.places, forelock, 3*kind.count, rng)])
-    place, count, grown = part.places[rows], len(rows), ramp(above[rows], 0, .06)
+    place = part.places[rows]
+    count = len(rows)
+    grown = ramp(above[rows], 0, .06)
     side = np.where(place.x + rng.normal(0, .002, count) > parting, 1., -1.)
     rank = rng.random(count)
     fringe = _forelock(place) & falls
@@ -132,7 +136,7 @@ def _grow(head: Head, ground: Ground, start: np.ndarray, kind: HairStyle, roots:
         path.append(point)
     return np.stack(path)
 
-# %% ../../nbs/synth/locks.ipynb #8e9177b9
+# %% ../../nbs/synth/locks.ipynb #d2d04eca
 def _barbers_line(z: np.ndarray, x: np.ndarray) -> np.ndarray:
     "Height (N,) at which short locks end: the hairline, and free ears."
     ear = (np.abs(x) > .045) & (z > .012) & (z < .088)
@@ -148,7 +152,8 @@ def _cut_at(
     low = level < end
     first = np.where(low.any(0), low.argmax(0), len(path) - 1).clip(1)
     rows = np.arange(path.shape[1])
-    above, below = level[first - 1, rows], level[first, rows]
+    above = level[first - 1, rows]
+    below = level[first, rows]
     last = first - 1 + np.where(low.any(0), (above - end)/np.maximum(above - below, 1e-6), 1).clip(0, 1)
     at = np.linspace(0, 1, samples + 1)[:, None]*last
     low = np.floor(at).astype(int).clip(0, len(path) - 2)
