@@ -53,10 +53,14 @@ def test_points_and_surfaces_in_3d_follow_what_is_chosen(explorer):
     explorer.wait_for_selector(".js-plotly-plot .gl-container canvas", state="attached")
     plot = explorer.wait_for_selector(".js-plotly-plot", state="attached")
     plot.scroll_into_view_if_needed()
-    kinds = lambda: explorer.evaluate(f"({PLOT}?.data ?? []).map(trace => trace.type)")
+
+    def kinds(): return explorer.evaluate(f"({PLOT}?.data ?? []).map(trace => trace.type)")
+
     explorer.wait_for_function(f"{PLOT}.data.length == 2")
-    assert kinds() == ["scatter3d", "mesh3d"] and explorer.evaluate(f"{PLOT}.data[1].intensity !== undefined"), "the scan by its distance to the body"
-    for surface, found in {"scan": ["mesh3d"], "body": ["mesh3d"], "body in scan": ["mesh3d"]*2, "distance": ["mesh3d"]}.items():
+    assert kinds() == ["scatter3d", "mesh3d"]
+    assert explorer.evaluate(f"{PLOT}.data[1].intensity !== undefined"), "the scan by its distance to the body"
+    surfaces = {"scan": ["mesh3d"], "body": ["mesh3d"], "body in scan": ["mesh3d"]*2, "distance": ["mesh3d"]}
+    for surface, found in surfaces.items():
         looked = pixels(explorer.wait_for_selector(".js-plotly-plot"))
         choose(explorer, "surface", surface)
         for _ in range(60):
@@ -72,6 +76,27 @@ def test_points_and_surfaces_in_3d_follow_what_is_chosen(explorer):
         explorer.wait_for_function(f"old => ![old, 'undefined'].includes({color})", arg=before, timeout=60*SECONDS)
 
 
+def test_a_turned_view_stays_when_another_surface_is_chosen(explorer):
+    explorer.wait_for_selector(".js-plotly-plot .gl-container canvas", state="attached")
+    plot = explorer.wait_for_selector(".js-plotly-plot", state="attached")
+    plot.scroll_into_view_if_needed()
+    explorer.wait_for_function(f"{PLOT}.data.length == 2 && {PLOT}.reconHeard")
+    eyes = f"['scene', 'scene2'].map(name => {PLOT}?._fullLayout?.[name]?.camera?.eye?.x ?? null)"
+    front, box = explorer.evaluate(eyes), plot.bounding_box()
+    x, y = box["x"] + .25*box["width"], box["y"] + .5*box["height"]
+    explorer.mouse.move(x, y)
+    explorer.mouse.down()
+    explorer.mouse.move(x + 120, y, steps=8)
+    explorer.mouse.up()
+    explorer.wait_for_function(f"old => Math.abs({eyes}[0] - old) > .2", arg=front[0])
+    explorer.wait_for_timeout(2*SECONDS)
+    turned = explorer.evaluate(eyes)
+    choose(explorer, "surface", "body in scan")
+    explorer.wait_for_function(f"{PLOT}?.data?.length == 3")
+    kept = explorer.evaluate(eyes)
+    assert np.allclose(kept, turned, atol=1e-3) and abs(kept[1] - front[1]) < 1e-3, (front, turned, kept)
+
+
 def test_without_a_dataset_it_says_how_to_make_one(page, lab, project):
     (project/"empty"/"nbs").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT/"nbs"/"explore_data.ipynb", project/"empty"/"nbs")
@@ -79,6 +104,7 @@ def test_without_a_dataset_it_says_how_to_make_one(page, lab, project):
     open_notebook(page, lab, "empty/nbs/explore_data.ipynb")
     said = run_until(page, ".jp-OutputArea .widget-html")
     assert "No dataset yet" in said.inner_text() and "make demo" in said.inner_text()
-    assert page.locator(".jp-OutputArea .widget-dropdown, .jp-OutputArea img.widget-image, .js-plotly-plot").count() == 0, "controls of nothing"
+    controls = ".jp-OutputArea .widget-dropdown, .jp-OutputArea img.widget-image, .js-plotly-plot"
+    assert page.locator(controls).count() == 0, "controls of nothing"
     assert page.get_by_text("Traceback").count() == 0
     assert not ours(page.wrong)

@@ -51,17 +51,21 @@ display(widgets.VBox([viewer.widget, Explorer(str(broken.resolve())).images()]))
 display(viewer.saved(), raw=True)
 """
 PLOTS = "[...Object.values(window.reconCameras).at(-1)]"
-FACES = PLOTS + """.map(plot => {
+COUNT = """(plot => {
     let faces = 0;
     plot.getWorld().K3DObjects.traverse(({geometry}) => faces += (geometry?.index?.count ?? 0)/3);
     return faces;
 })"""
+FACES = f"{PLOTS}.map({COUNT})"
 # Frames that were really drawn while the camera turns: the plots say so, and reading a pixel waits for the graphics.
 RATE = """async seconds => {
     const plots = PLOTS, gl = plots.map(plot => plot.getWorld().renderer.getContext());
-    const drawn = plots.map(() => 0), one = new Uint8Array(4);
+    const drawn = plots.map(() => 0), fewest = plots.map(() => Infinity), one = new Uint8Array(4);
     const {x, y, z} = plots[0].getWorld().camera.position, length = Math.hypot(x, z);
-    plots.forEach((plot, at) => plot.on(plot.events.RENDERED, () => drawn[at]++));
+    plots.forEach((plot, at) => plot.on(plot.events.RENDERED, () => {
+        drawn[at]++;
+        fewest[at] = Math.min(fewest[at], COUNT(plot));
+    }));
     const start = performance.now();
     for (let turns = 1; performance.now() - start < 1000*seconds || Math.min(...drawn) < 3; turns++) {
         const angle = .1*turns;
@@ -69,9 +73,9 @@ RATE = """async seconds => {
         await new Promise(requestAnimationFrame);
         gl.forEach(gl => gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, one));
     }
-    const seconds_taken = (performance.now() - start)/1000;
-    return {rate: Math.min(...drawn)/seconds_taken, faces: FACES, slow: Object.values(window.reconCameras).at(-1).slow};
-}""".replace("FACES", FACES).replace("PLOTS", PLOTS)
+    const rate = 1000*Math.min(...drawn)/(performance.now() - start);
+    return {rate, fewest, slow: Object.values(window.reconCameras).at(-1).slow};
+}""".replace("COUNT", COUNT).replace("PLOTS", PLOTS)
 
 
 def large(rows: int, count: int, lighter: bool = True) -> str:
@@ -190,7 +194,9 @@ def test_a_large_mesh_turns_with_fewer_faces_where_drawing_is_slow(page, lab, pr
     show(page, lab, project, "large", large(121, 1), CANVAS)
     page.wait_for_function(f"{FACES}[0] > 0")
     (full,), turning = page.evaluate(FACES), page.evaluate(RATE, 4)
-    assert full > 100_000 and (turning["faces"][0] < full/2 if turning["slow"] else turning["faces"][0] == full)
+    assert full > 100_000
+    if turning["slow"]: assert turning["fewest"][0] < full/2
+    else: assert turning["fewest"][0] == full
     page.wait_for_function(f"{FACES}[0] === {full}")
     assert pixels(page.query_selector(".recon-live .k3d-target")).std() > 15
     assert page.get_by_text("Traceback").count() == 0 and not ours(page.wrong)
@@ -209,9 +215,9 @@ def test_half_a_million_faces_turn_faster_than_with_all_of_them(page, lab, proje
         page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
     full, light = rates[False], rates[True]
     print(f"\n{count} of 499,000 faces: {full['rate']:.2f} turns a second with all, {light['rate']:.2f} with fewer")
-    assert min(full["faces"]) > 490_000
+    assert min(full["fewest"]) > 490_000
     if not light["slow"]: assert light["rate"] > 16      # a graphics card: as fast as a drawing that counts as quick
-    else: assert max(light["faces"]) < 100_000 and light["rate"] > 2*full["rate"]
+    else: assert max(light["fewest"]) < 100_000 and light["rate"] > 2*full["rate"]
 
 
 def test_text_from_files_is_shown_as_text(page, lab, project):

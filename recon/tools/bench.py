@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OTHERS', 'cpu_seconds', 'cpu_name', 'machine_card', 'segment_distance', 'brute_distance', 'brute_visible',
            'absent_row', 'open3d_seconds', 'libigl_seconds', 'distance_rows', 'body_rows', 'view_rows', 'subject_rows',
-           'benchmark', 'as_table', 'main']
+           'benchmark', 'main']
 
 # %% ../../nbs/tools/bench.ipynb #f29d342c
 import os
@@ -30,7 +30,8 @@ from ..geometry.mesh import morton_order, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view, render_view, visible_faces
 from ..synth.person import make_person
-from .bench_reader import reading_benchmark, reading_table
+from .bench_reader import reading_benchmark, reading_rows, reading_table
+from .goals import Row, as_table, exit_if_missed
 
 # %% ../../nbs/tools/bench.ipynb #a15c3ac9
 def cpu_seconds(work: Callable, runs: int = 3) -> float:
@@ -105,11 +106,11 @@ def brute_visible(
     return seen
 
 # %% ../../nbs/tools/bench.ipynb #566f9706
-def absent_row(what: str, module: str, error: Exception) -> dict:
+def absent_row(what: str, module: str, error: Exception) -> Row:
     "Return the row of a library that is not there, or does not start."
     missing = getattr(error, "name", None) == module
     note = f"not installed: pip install {what.lower()}" if missing else f"does not start: {error}"
-    return dict(what=what, cost="-", note=note)
+    return Row(what, "-", note)
 
 def open3d_seconds(points: torch.Tensor, vertices: np.ndarray, faces: np.ndarray) -> float:
     "Measure Open3D's signed distances in one thread."
@@ -132,32 +133,33 @@ def libigl_seconds(points: torch.Tensor, vertices: np.ndarray, faces: np.ndarray
 OTHERS = (("Open3D", "open3d", open3d_seconds, "sign by ray parity"),
           ("libigl", "igl", libigl_seconds, "less the time of one: its tree is built each time"))
 
-def distance_rows(subject: Subject, points: torch.Tensor, body) -> list[dict]:
+def distance_rows(subject: Subject, points: torch.Tensor, body) -> list[Row]:
     "Measure signed distance, nearest colour and normal of training points, ours and others'."
     vertices, faces = subject.vertices.numpy(), subject.faces.numpy()
-    cost = cpu_seconds(lambda: scan_targets(subject, points))*1e6/len(points)
+    ours = cpu_seconds(lambda: scan_targets(subject, points))*1e6/len(points)
     note = f"{len(vertices):,} vertices, {len(points):,} points; its tree is built each time"
-    rows = [dict(what="signed distance, colour, normal (scan_targets)", cost=f"{cost:.2f} µs a point", note=note)]
+    rows = [Row("signed distance, colour, normal (scan_targets)", f"{ours:.2f} µs a point", note, "3 µs a point")]
     few = points[:len(points)//10]
     few = few[morton_order(few)]   # ours sorts its points too
     for what, module, measure, note in OTHERS:
         try: cost = measure(few, vertices, faces)*1e6/len(few)
         except (ImportError, OSError) as error: rows.append(absent_row(what, module, error))
-        else: rows.append(dict(what=f"{what}, signed distance alone", cost=f"{cost:.2f} µs a point",
-                               note=f"a tenth of the points, {note}"))
+        else: rows.append(Row(f"{what}, signed distance alone", f"{cost:.2f} µs a point",
+                              f"a tenth of the points, {note}", ratio=cost/ours, least=1))
     return rows + body_rows(subject, points, body)
 
-def body_rows(subject: Subject, points: torch.Tensor, body) -> list[dict]:
+# %% ../../nbs/tools/bench.ipynb #d9f20cff
+def body_rows(subject: Subject, points: torch.Tensor, body) -> list[Row]:
     "Measure distances to the body, ours and in plain torch."
     query = MeshQuery(subject.body_vertices, body.faces)
     ours = cpu_seconds(lambda: query.closest(points))/len(points)
     brute = cpu_seconds(lambda: brute_distance(points[:32], query.vertices, query.faces), 1)/32
-    return [dict(what=f"distance to the body's {len(body.faces):,} faces", cost=f"{ours*1e6:.2f} µs a point", note=""),
-            dict(what="the same, plainly in torch", cost=f"{brute*1e6:,.0f} µs a point",
-                 note=f"{brute/ours:,.0f} times; unsigned, 32 points")]
+    return [Row(f"distance to the body's {len(body.faces):,} faces", f"{ours*1e6:.2f} µs a point", goal="2 µs a point"),
+            Row("the same, plainly in torch", f"{brute*1e6:,.0f} µs a point", "unsigned, 32 points",
+                ratio=brute/ours, least=300)]
 
 # %% ../../nbs/tools/bench.ipynb #a43f9abd
-def view_rows(subject: Subject, body, size: int = 1024) -> list[dict]:
+def view_rows(subject: Subject, body, size: int = 1024) -> list[Row]:
     "Measure a view's image, normals and visibility."
     query, normals = MeshQuery(subject.vertices, subject.faces), subject.normals
     inner = MeshQuery(subject.body_vertices, body.faces)
@@ -167,12 +169,12 @@ def view_rows(subject: Subject, body, size: int = 1024) -> list[dict]:
     visible = cpu_seconds(lambda: visible_faces(inner, inner_normals, 30.))
     hits = cpu_seconds(lambda: cast_view(inner, size, 30.))
     brute = cpu_seconds(lambda: brute_visible(inner.vertices, inner.faces, tested), 1)/32*len(inner.faces)
-    return [dict(what=f"view of {size}: colour, normals, visibility", cost=f"{image + visible:.3f} s",
-                 note="four samples a pixel"),
-            dict(what="the body's hits in that view", cost=f"{hits:.3f} s", note="for its UV image and depth"),
-            dict(what=f"visibility of the body's {len(inner.faces):,} faces", cost=f"{visible*1e3:.1f} ms", note=""),
-            dict(what="the same, a loop over faces in torch", cost=f"{brute:.1f} s",
-                 note=f"{brute/visible:,.0f} times; 32 faces timed, scaled")]
+    note = "four samples a pixel"
+    return [Row(f"view of {size}: colour, normals, visibility", f"{image + visible:.3f} s", note, "0.2 s"),
+            Row("the body's hits in that view", f"{hits:.3f} s", "for its UV image and depth", "0.05 s"),
+            Row(f"visibility of the body's {len(inner.faces):,} faces", f"{visible*1e3:.1f} ms", goal="20 ms"),
+            Row("the same, a loop over faces in torch", f"{brute:.1f} s", "32 faces timed, scaled",
+                ratio=brute/visible, least=300)]
 
 def subject_rows(
     made: float,             # seconds that making the person took
@@ -182,7 +184,7 @@ def subject_rows(
     views: int = 36,
     size: int = 512,         # pixels of a view
     codec: str = "zstd",
-) -> list[dict]:
+) -> list[Row]:
     "Measure a whole subject, as a dataset is built."
     with TemporaryDirectory() as folder:
         file = Path(folder)/"subject.h5"
@@ -190,10 +192,10 @@ def subject_rows(
         size_mb = file.stat().st_size/2**20
     what = f"a subject: person, {views} views of {size}, {points:,} points, written"
     note = f"made {made:.1f}, all else {written:.1f}; {codec}, {size_mb:.0f} MB"
-    return [dict(what=what, cost=f"{made + written:.1f} s", note=note)]
+    return [Row(what, f"{made + written:.1f} s", note, "20 s")]
 
 # %% ../../nbs/tools/bench.ipynb #e3656574
-def benchmark(seed: int = 3, resolution: int = 384, points: int = 1_000_000) -> list[dict]:
+def benchmark(seed: int = 3, resolution: int = 384, points: int = 1_000_000) -> list[Row]:
     "Measure all rows in one thread."
     torch.set_num_threads(1)
     body = load_anny().model
@@ -205,16 +207,15 @@ def benchmark(seed: int = 3, resolution: int = 384, points: int = 1_000_000) -> 
     drawn = draw_points(subject, points, torch.Generator().manual_seed(0))
     return distance_rows(subject, drawn, body) + view_rows(subject, body) + subject_rows(made, subject, body, points)
 
-def as_table(rows: list[dict], cost: str = "CPU time of one core") -> str:
-    "Format rows as a Markdown table."
-    lines = [f"| {row['what']} | {row['cost']} | {row['note']} |" for row in rows]
-    return "\n".join([f"| what | {cost} | |", "| --- | ---: | --- |", *lines])
-
 def main():
-    "Print the machine and the tables."
+    "Print the machine and the tables; end with exit code 1 where a ratio misses its goal."
     print(machine_card(), "\n")
-    print(as_table(benchmark()))
+    rows = benchmark()
+    print(as_table(rows))
     print("\nReading one worker's items at 1024 with 20,480 points and four images:\n")
-    print(reading_table(reading_benchmark()))
+    reading = reading_benchmark()
+    print(reading_table(reading), "\n")
+    print(as_table(reading_rows(reading), "items a second of one core"))
+    exit_if_missed(rows + reading_rows(reading))
 
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "__file__" in globals(): main()

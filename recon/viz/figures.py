@@ -92,8 +92,9 @@ def scene_names(n: int) -> list[str]:
 
 # %% ../../nbs/viz/figures.ipynb #87589a78
 def scenes_figure(
-    scenes,              # lists of traces
-    height: int = 520,   # pixels
+    scenes,                 # lists of traces
+    height: int = 520,      # pixels
+    cameras: dict = None,   # plotly's cameras by the names of `scene_names`; others look from the front
 ) -> go.Figure:
     "Put each list of traces into a scene of its own, side by side, with room for color bars."
     scenes = [list(traces) for traces in scenes]
@@ -102,6 +103,7 @@ def scenes_figure(
     for k, name in enumerate(scene_names(len(scenes))):
         domain = dict(x=[k/len(scenes), (k + .85)/len(scenes)])
         layout[name] = scene_layout(traces) | dict(domain=domain)
+        if name in (cameras or {}): layout[name]["camera"] = cameras[name]
         for trace in scenes[k]: trace.scene = name
     return go.Figure(traces, layout)
 
