@@ -103,3 +103,24 @@ def test_a_body_in_another_unit_or_place_is_refused(anny, tmp_path):
     for wrong in (vertices + [.4, 0, 0], vertices*.1, vertices + [0, .9, 0]):
         trimesh.PointCloud(wrong).export(body)
         with pytest.raises(ValueError, match="body and mask do not overlap"): item(folder, anny)
+
+
+def test_the_body_of_a_sith_dataset_comes_from_a_file(tmp_path):
+    "SiTH's files hold posed vertices, but neither faces nor rest pose."
+    import h5py
+
+    from recon.data import ReconDataset
+
+    path = ROOT.parent/"shared"/"sith"/"mini.h5"
+    with h5py.File(path) as file:
+        group = file[next(iter(file))]
+        vertices, faces = group["smpl_v"].shape[0], group["vis"].shape[1]
+    assert ReconDataset(path, 64, 16).body_faces is None
+    lines = [f"v {k} 0 1" for k in range(vertices)]
+    lines += [f"f {k % (vertices - 2) + 1} {k % (vertices - 2) + 2} {k % (vertices - 2) + 3}" for k in range(faces)]
+    (tmp_path/"rest.obj").write_text("\n".join(lines))
+    data = ReconDataset(path, 64, 16, body_file=str(tmp_path/"rest.obj"))
+    assert data.body_faces.shape == (faces, 3) and data.canonical[5, 0] == 5
+    (tmp_path/"rest.obj").write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match=f"{faces - 1} faces; the dataset's has"):
+        ReconDataset(path, 64, 16, body_file=str(tmp_path/"rest.obj"))
