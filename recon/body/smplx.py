@@ -30,7 +30,7 @@ def read_model_file(path: Path) -> dict:
     else: found = load_pickle(path)
     missing = [name for name in REQUIRED_ARRAYS if name not in found]
     if missing:
-        raise ValueError(f"{path}: has no {', '.join(missing)}; expected the npz or pkl file of an SMPL or SMPL-X model")
+        raise ValueError(f"{path}: has no {', '.join(missing)}; expected an npz or pkl file of an SMPL or SMPL-X model")
     return {name: np.asarray(found[name]) for name in names if name in found}
 
 # %% ../../nbs/body/smplx.ipynb #968c75ee
@@ -175,7 +175,8 @@ def stand_in(kind: str, vertices: np.ndarray, faces: np.ndarray, seed: int = 0, 
     parents = np.array([2**32 - 1] + [rng.integers(0, j) for j in range(1, joints)])
     def small(*shape): return rng.normal(size=shape) * .002
     out = dict(
-        v_template=vertices, shapedirs=small(len(vertices), 3, shapes), posedirs=small(len(vertices), 3, 9*(joints - 1)),
+        v_template=vertices, shapedirs=small(len(vertices), 3, shapes),
+        posedirs=small(len(vertices), 3, 9*(joints - 1)),
         J_regressor=(near / near.sum(0)).T, weights=weights / weights.sum(1, keepdims=True),
         kintree_table=np.stack([parents, np.arange(joints)]), f=np.asarray(faces).astype(np.uint32))
     if kind == "smpl": return out
