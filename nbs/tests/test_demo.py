@@ -16,17 +16,20 @@ from conftest import BIN, ROOT
 from PIL import Image
 
 BUILD = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=64, nviews=4, nsamples=4000)
-TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1, log_every=1, valid_every=3, grid_size=48,
-             nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=32, rgb_hidden_dim=16)
+TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1,
+             log_every=1, valid_every=3, grid_size=48, nrm_channels=8, nrm_blocks=1, encoder_channels=16,
+             color_channels=16, hidden_dim=32, rgb_hidden_dim=16)
 SMALL = [word for name, value in TRAIN.items() for word in (f"--{name}", str(value))]
 
 
+STAGES = ("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate")
 DEMO = f"from recon.tools.demo import main; main(build={BUILD}, train={TRAIN}, look=dict(resolution=64))"
 
 
 def copied(folder):
     "The project as it is cloned, beside it."
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", "people*", "cache", "__pycache__"))
+    kept_out = shutil.ignore_patterns(".venv", ".git", "outputs", "people*", "cache", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=kept_out)
     (folder/"data").mkdir(exist_ok=True)
     if (ROOT/"data"/"cache").exists(): (folder/"data"/"cache").symlink_to(ROOT/"data"/"cache")
     (folder/"outputs").mkdir()
@@ -48,7 +51,8 @@ def run_demo(folder):
 
 def python(folder, *arguments, cwd=None):
     environment = {**os.environ, "PYTHONPATH": str(folder), "WANDB_MODE": "offline"}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd or folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd or folder, env=environment, capture_output=True, text=True)
 
 
 def script(folder, name, *arguments):
@@ -62,40 +66,74 @@ def numbers(folder):
 
 def test_demo_ends_with_numbers_and_meshes(project):
     found = numbers(project)
-    assert found["n"] == 1 and set(found["body"]) == set(found["model"]) >= {"p2s", "s2p", "nc", "fscore", "iou_front", "iou_side"}
+    assert found["n"] == 1
+    assert set(found["body"]) == set(found["model"]) >= {"p2s", "s2p", "nc", "fscore", "iou_front", "iou_side"}
     assert 0 < found["model"]["p2s"] < .2 and 0 < found["normal_error_deg"] < 120
-    assert len(list((project/"outputs"/"demo"/"05_reconstruct").glob("*.glb"))) == 1
-    assert np.asarray(Image.open(next((project/"outputs"/"demo"/"05_reconstruct").glob("*.jpg")))).std() > 20, "the sheet shows the person"
-    for name in ("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate"):
-        assert (project/"outputs"/"demo"/f"{name}.ipynb").exists()
-    assert "step 3 − step 2" in str(json.loads((project/"outputs"/"demo"/"02_train_full_pred.ipynb").read_text()))
-    for name in ("01_train_normal", "02_train_full", "02_train_full_pred"): assert (project/"outputs"/"demo"/name/"valid"/"0003"/"preview.jpg").exists()
+    demo = project/"outputs"/"demo"
+    assert len(list((demo/"05_reconstruct").glob("*.glb"))) == 1
+    sheet = np.asarray(Image.open(next((demo/"05_reconstruct").glob("*.jpg"))))
+    assert sheet.std() > 20, "the sheet shows the person"
+    for name in STAGES: assert finished(project, name)
+    assert "stage 3 − stage 2" in (demo/"02_train_full_pred.ipynb").read_text(encoding="utf-8")
+    for name in ("01_train_normal", "02_train_full", "02_train_full_pred"):
+        assert (demo/name/"valid"/"0003"/"preview.jpg").exists()
+    times = json.loads((demo/"times.json").read_text())
+    assert list(times) == list(STAGES) and all(seconds > 0 for seconds in times.values())
 
 
 def test_typed_again_it_changes_nothing(project):
     before = numbers(project)
     done = run_demo(project)
     assert done.returncode == 0 and done.stdout.count("finished already") == 6
+    assert "Look at:" in done.stdout and "metrics.jpg" in done.stdout
     assert numbers(project) == before
 
 
-def killed_demo(folder, stage, after):
-    "Start the demo; kill -9 it and its kernel so many seconds into `stage`. Whether that came before its end."
-    demo = subprocess.Popen([sys.executable, "-c", DEMO], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+# What a stage has written once it is at work; the last one writes nothing before its end.
+TRACES = {
+    "00_build_dataset": "data/people/*",
+    "01_train_normal": "outputs/demo/01_train_normal/checkpoints/0*",
+    "02_train_full": "outputs/demo/02_train_full/checkpoints/0*",
+    "02_train_full_pred": "outputs/demo/02_train_full_pred/checkpoints/0*",
+    "05_reconstruct": "outputs/demo/05_reconstruct/*",
+    "06_evaluate": None,
+}
+
+
+def at_work(folder, demo, stage) -> bool:
+    "Whether a stage has begun its work: files of its own, or more processor time than its imports take."
+    if TRACES[stage]: return any(folder.glob(TRACES[stage]))
+    kernels = psutil.Process(demo.pid).children(recursive=True)
+    return sum(kernel.cpu_times().user for kernel in kernels if kernel.is_running()) > 8
+
+
+def killed_demo(folder, stage, patience=400) -> bool:
+    "Start the demo; kill -9 it and its kernel as soon as `stage` is at work. Whether that came before its end."
+    demo = subprocess.Popen(
+        [sys.executable, "-c", DEMO], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in demo.stdout:
         if f"] {stage} (" in line: break
-    time.sleep(after)
+    threading.Thread(target=demo.stdout.read, daemon=True).start()      # a full pipe would stop the demo
+    end = time.monotonic() + patience
+    while demo.poll() is None and not at_work(folder, demo, stage) and time.monotonic() < end: time.sleep(.02)
+    assert at_work(folder, demo, stage), f"{stage} had not begun after {patience} seconds"
     killed = demo.poll() is None
     for process in [*psutil.Process(demo.pid).children(recursive=True), demo] if killed else []: process.kill()
     demo.wait()
     return killed
 
 
+def finished(folder, stage) -> bool:
+    "Whether the executed copy of a stage says that it came to its end."
+    path = folder/"outputs"/"demo"/f"{stage}.ipynb"
+    return path.exists() and json.loads(path.read_text())["metadata"]["papermill"].get("end_time") is not None
+
+
 def test_killed_in_each_stage_it_ends_with_the_same_numbers(project, tmp_path):
     folder = copied(tmp_path/"recon")
-    for i, stage in enumerate(("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate")):
-        assert killed_demo(folder, stage, after=4 + i % 3), f"the demo was over before it was killed in {stage}"
+    for stage in TRACES:
+        assert killed_demo(folder, stage) and not finished(folder, stage), f"{stage} was over before it was killed"
     done = run_demo(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found, expected = numbers(folder), numbers(project)
@@ -105,7 +143,7 @@ def test_killed_in_each_stage_it_ends_with_the_same_numbers(project, tmp_path):
 def test_a_lost_checkpoint_costs_no_more_than_itself(project):
     "As after a kill between two checkpoints of step 2: its newest one and all that came later are not there."
     before, demo = numbers(project), project/"outputs"/"demo"
-    for name in ("02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate"): (demo/f"{name}.ipynb").unlink()
+    for name in STAGES[2:]: (demo/f"{name}.ipynb").unlink()
     newest = sorted((demo/"02_train_full"/"checkpoints").glob("0*"))[-1]
     shutil.rmtree(newest)
     for later in (demo/"02_train_full_pred", demo/"05_reconstruct"): shutil.rmtree(later)
@@ -115,17 +153,19 @@ def test_a_lost_checkpoint_costs_no_more_than_itself(project):
 
 
 def test_the_three_commands_of_the_training_page(project):
-    first = script(project, "train_normal", "--config", "config.yaml", "--wandb", "--use_mask", *SMALL, "--exp_name", "step_1", "--resume", "")
+    options = ["--config", "config.yaml", "--wandb", "--use_mask", *SMALL, "--exp_name", "step_1", "--resume", ""]
+    first = script(project, "train_normal", *options)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "offline" in first.stdout
-    fields = ["--config", "config.yaml", "--wandb", "--valid", "--valid_folder", "../data/examples/", "--grid_size", "48", "--num_valid_samples", "1", *SMALL]
+    fields = ["--config", "config.yaml", "--wandb", "--valid", "--valid_folder", "../data/examples/",
+              "--grid_size", "48", "--num_valid_samples", "1", *SMALL]
     second = script(project, "train_full", *fields, "--resume", str(project/"outputs"/"step_1"), "--exp_name", "step_2")
     assert second.returncode == 0, second.stderr[-2000:]
-    assert "weights of step 1" in second.stdout
+    assert "weights of stage 1" in second.stdout
     third = script(project, "train_full", *fields, "--resume", str(project/"outputs"/"step_2"), "--exp_name", "step_3",
                    "--use_pred_nrm", "--lr_decoder", "0.0001", "--lr_encoder:", "0.00001")
     assert third.returncode == 0, third.stderr[-2000:]
-    assert "weights of step 2" in third.stdout and "remark" in third.stdout + third.stderr
+    assert "weights of stage 2" in third.stdout and "remark" in third.stdout + third.stderr
     assert (project/"outputs"/"step_3"/"checkpoints").exists()
 
 
@@ -165,11 +205,14 @@ def test_scans_by_other_hands_build_through_the_same_code(project):
     if not scans.exists(): pytest.skip(f"no scans at {scans}")
     one = project/"scans"
     shutil.copytree(scans/"0000", one/"0000", dirs_exist_ok=True)
-    options = [word for name, value in BUILD.items() if name not in ("num_people", "num_test", "resolution") for word in (f"--{name}", str(value))]
-    done = script(project, "build_dataset", "--source", str(one), "--data_root", str(project/"outputs"/"scans.h5"), *options)
+    data = str(project/"outputs"/"scans.h5")
+    kept = {name: value for name, value in BUILD.items() if name not in ("num_people", "num_test", "resolution")}
+    options = [word for name, value in kept.items() for word in (f"--{name}", str(value))]
+    done = script(project, "build_dataset", "--source", str(one), "--data_root", data, *options)
     assert done.returncode == 0, done.stderr[-2000:]
-    done = script(project, "reconstruct", "--model", str(project/"outputs"/"demo"/"02_train_full_pred"), "--resolution", "64",
-                  "--data_root", str(project/"outputs"/"scans.h5"), "--save_root", str(project/"outputs"/"scans"))
+    model = str(project/"outputs"/"demo"/"02_train_full_pred")
+    done = script(project, "reconstruct", "--model", model, "--resolution", "64", "--data_root", data,
+                  "--save_root", str(project/"outputs"/"scans"))
     assert done.returncode == 0 and (project/"outputs"/"scans"/"0000.glb").exists(), done.stderr[-2000:]
 
 
@@ -181,39 +224,50 @@ def test_bad_scans_are_refused_by_name_and_the_rest_is_built(project, tmp_path):
     whole = trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
     broken = trimesh.Trimesh(vertices.copy(), faces, process=False)
     broken.vertices[7] = float("nan")
-    scans = dict(good=whole, cloud=trimesh.PointCloud(vertices), holed=broken, grey=trimesh.Trimesh(vertices, faces, process=False))
+    grey = trimesh.Trimesh(vertices, faces, process=False)
+    scans = dict(good=whole, cloud=trimesh.PointCloud(vertices), holed=broken, grey=grey)
     for kind, mesh in scans.items():
         (tmp_path/"scans"/kind).mkdir(parents=True)
         mesh.export(tmp_path/"scans"/kind/f"{kind}.ply")
         trimesh.PointCloud(body).export(tmp_path/"scans"/kind/f"{kind}_body.ply")
     data = tmp_path/"scans.h5"
-    done = script(project, "build_dataset", "--source", str(tmp_path/"scans"), "--data_root", str(data), "--size", "64", "--nviews", "4", "--nsamples", "1000")
+    done = script(project, "build_dataset", "--source", str(tmp_path/"scans"), "--data_root", str(data),
+                  "--size", "64", "--nviews", "4", "--nsamples", "1000")
     assert done.returncode == 0, done.stderr[-2000:]
     for kind, reason in dict(cloud="has no faces", holed="1 of", grey="no texture and no vertex colours").items():
-        assert any(line.startswith(f"{kind} refused:") and reason in line for line in done.stdout.splitlines()), done.stdout
+        refused = [line for line in done.stdout.splitlines() if line.startswith(f"{kind} refused:")]
+        assert any(reason in line for line in refused), done.stdout
     with h5py.File(data) as file: assert sorted(file) == ["good"]
 
 
 def test_a_full_disk_is_named_and_nothing_is_lost(project, tmp_path):
-    "A disk too small is refused before the first step; one that others fill in the meantime ends the run, which goes on when there is room again."
+    """A disk too small is refused before the first step.
+
+    One that others fill in the meantime ends the run, which goes on when there is room again."""
     disk = tmp_path/"disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode: pytest.skip("only root can mount a small disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode: pytest.skip("only root can mount a small disk")
     try:
         done = script(project, "train_normal", *SMALL, "--resume", "", "--save_root", str(disk))
-        assert done.returncode != 0 and "the disk has" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
-        assert not [path for path in disk.rglob("*") if path.is_file() and path.name != ".lock"], "something was written"
+        check_refused(done, "the disk has")
+        written = [path for path in disk.rglob("*") if path.is_file() and path.name != ".lock"]
+        assert not written
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
         filler = threading.Thread(target=fill, args=(disk/"filler", disk/"01_train_normal"/"config.yaml"))
         filler.start()
         done = script(project, "train_normal", *SMALL, "--resume", "", "--save_root", str(disk))
         filler.join()
-        assert done.returncode != 0 and "the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+        check_refused(done, "the disk is full")
         assert not [path for path in disk.rglob("*") if ".part" in path.name]
         (disk/"filler").unlink()
         done = script(project, "train_normal", *SMALL, "--save_root", str(disk))
         assert done.returncode == 0, done.stderr[-2000:]
     finally: subprocess.run(["umount", disk], check=True)
+
+
+def check_refused(done, message):
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
 
 
 def fill(path, after, patience=120):

@@ -45,8 +45,10 @@ def test_sliders_and_dropdowns_change_the_pictures(explorer):
         assert np.abs(pixels(picture) - before).mean() > .5, f"{name}: the picture did not change"
     choose(explorer, "subject", "two  a ball")
     changed(explorer, source)
-    assert control(explorer, "view").locator(".widget-readout").inner_text() == "1", "another subject is seen from the same view"
-    for panel in "explore-thumbnails", "explore-statistics": assert pixels(explorer.wait_for_selector(f"img.{panel}")).std() > 20
+    view = control(explorer, "view").locator(".widget-readout").inner_text()
+    assert view == "1", "another subject is seen from the same view"
+    for panel in "explore-thumbnails", "explore-statistics":
+        assert pixels(explorer.wait_for_selector(f"img.{panel}")).std() > 20
 
 
 def test_points_and_surfaces_in_3d_follow_what_is_chosen(explorer):

@@ -1,4 +1,6 @@
-"""A rigged mesh in a real browser: three.js, which comes with trimesh's own viewer, opens the file and moves it as we say it moves."""
+"""A rigged mesh in a real browser.
+
+three.js, which comes with trimesh's own viewer, opens the file and moves it as we say it moves."""
 import base64
 import zipfile
 from pathlib import Path
@@ -9,8 +11,10 @@ import torch
 from browser import FLAGS, chromium
 
 PAGE = """<!DOCTYPE html><body><script>{library}</script><script>
-const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(40, 1, .1, 20), renderer = new THREE.WebGLRenderer({{preserveDrawingBuffer: true}});
-scene.background = new THREE.Color(0xffffff); scene.add(new THREE.AmbientLight(0xffffff, 2)); camera.position.set(0, 0, 3.2); renderer.setSize(400, 400);
+const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(40, 1, .1, 20);
+const renderer = new THREE.WebGLRenderer({{preserveDrawingBuffer: true}});
+scene.background = new THREE.Color(0xffffff); scene.add(new THREE.AmbientLight(0xffffff, 2));
+camera.position.set(0, 0, 3.2); renderer.setSize(400, 400);
 document.body.appendChild(renderer.domElement);
 const data = Uint8Array.from(atob("{glb}"), c => c.charCodeAt(0)).buffer;
 new THREE.GLTFLoader().parse(data, "", gltf => {{
@@ -21,8 +25,10 @@ new THREE.GLTFLoader().parse(data, "", gltf => {{
   mesh.frustumCulled = false;
   window.play = seconds => {{
     mixer.setTime(seconds); scene.updateMatrixWorld(true); mesh.skeleton.update(); renderer.render(scene, camera);
-    const places = [], at = mesh.geometry.getAttribute("position"), move = (mesh.applyBoneTransform || mesh.boneTransform).bind(mesh);
-    for (let i = 0; i < at.count; i += 37) places.push(move(i, new THREE.Vector3().fromBufferAttribute(at, i)).toArray());
+    const places = [], at = mesh.geometry.getAttribute("position");
+    const move = (mesh.applyBoneTransform || mesh.boneTransform).bind(mesh);
+    for (let i = 0; i < at.count; i += 37)
+      places.push(move(i, new THREE.Vector3().fromBufferAttribute(at, i)).toArray());
     return places; }};
 }}, error => {{ window.failed = String(error); }});
 </script>"""
@@ -40,12 +46,13 @@ def library() -> str:
 
 @pytest.fixture(scope="module")
 def rigged(tmp_path_factory):
-    "A rigged body in a clip with two keys: the file, its vertices, and where they are in the reconstruction and at each key."
+    "A rigged body in a clip with two keys: the file, its vertices, and where they are before it and at each key."
     from recon.body.anny import load_anny
     from recon.body.pose import sample_pose
     from recon.synth.template import load_template
     from recon.mesh.skeleton import bone_motion
-    from recon.mesh.skinning import clip_rotations, forward_kinematics, local_rotations, blend_skinning, transfer_weights
+    from recon.mesh.skinning import (
+        blend_skinning, clip_rotations, forward_kinematics, local_rotations, transfer_weights)
     from recon.mesh.rig import export_rigged, strongest_joints
     from recon.geometry.mesh import weld
     from recon.mesh.bake import bake
@@ -68,16 +75,21 @@ def rigged(tmp_path_factory):
 
 def bvh(frames) -> str:
     "A file in which the left arm is raised and the trunk bent."
-    limb = lambda name, at, below, to: (f"JOINT {name} {{ OFFSET {at}\nCHANNELS 3 Zrotation Xrotation Yrotation\nJOINT {below} {{ OFFSET {to}\n"
-                                        f"CHANNELS 3 Zrotation Xrotation Yrotation\nEnd Site {{ OFFSET {to} }} }} }}\n")
-    head = "JOINT Head { OFFSET 0 40 0\nCHANNELS 3 Zrotation Xrotation Yrotation\nEnd Site { OFFSET 0 10 0 } }\n"
+    joint = "JOINT {} {{ OFFSET {}\nCHANNELS 3 Zrotation Xrotation Yrotation\n"
+
+    def limb(name, at, below, to):
+        return joint.format(name, at) + joint.format(below, to) + f"End Site {{ OFFSET {to} }} }} }}\n"
+
+    head = joint.format("Head", "0 40 0") + "End Site { OFFSET 0 10 0 } }\n"
     arms = limb("LeftArm", "20 30 0", "LeftForeArm", "25 0 0") + limb("RightArm", "-20 30 0", "RightForeArm", "-25 0 0")
     legs = limb("LeftUpLeg", "10 0 0", "LeftLeg", "0 -45 0") + limb("RightUpLeg", "-10 0 0", "RightLeg", "0 -45 0")
     rows = np.zeros((len(frames), 36))
     rows[:, 12], rows[:, 7] = np.array(frames).T     # LeftArm about z, Spine about x
-    return ("HIERARCHY\nROOT Hips { OFFSET 0 0 0\nCHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation\n"
-            f"JOINT Spine {{ OFFSET 0 20 0\nCHANNELS 3 Zrotation Xrotation Yrotation\n{head}{arms}}}\n{legs}}}\n"
-            f"MOTION\nFrames: {len(rows)}\nFrame Time: 0.5\n" + "\n".join(" ".join(map(str, row)) for row in rows) + "\n")
+    root = ("HIERARCHY\nROOT Hips { OFFSET 0 0 0\n"
+            "CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation\n")
+    body = root + joint.format("Spine", "0 20 0") + head + arms + "}\n" + legs + "}\n"
+    motion = "\n".join(" ".join(map(str, row)) for row in rows)
+    return f"{body}MOTION\nFrames: {len(rows)}\nFrame Time: 0.5\n{motion}\n"
 
 
 def test_a_rigged_mesh_moves_in_the_browser(rigged, tmp_path):
@@ -87,7 +99,8 @@ def test_a_rigged_mesh_moves_in_the_browser(rigged, tmp_path):
     page_file = tmp_path/"page.html"
     page_file.write_text(PAGE.format(library=library(), glb=base64.b64encode(path.read_bytes()).decode()))
     with sync_playwright() as play:
-        page = play.chromium.launch(executable_path=chromium(), args=FLAGS).new_page(viewport=dict(width=420, height=420))
+        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport=dict(width=420, height=420))
         page.goto(page_file.as_uri())
         page.wait_for_function("window.play || window.failed", timeout=60_000)
         assert not page.evaluate("window.failed"), page.evaluate("window.failed")
