@@ -1,4 +1,5 @@
 "The rooms of the house in one order: imports run downward only, between rooms and between files."
+
 import ast
 
 from conftest import ROOT
@@ -9,12 +10,14 @@ ROOMS = (
     "build_dataset train_normal train_full train_hallucinate fit hallucinate reconstruct evaluate app tools testing"
 ).split()
 STAGES = "build_dataset train_normal train_full train_hallucinate fit hallucinate reconstruct evaluate".split()
-KEPT = {"surface": "mesh", "run": "runs", "sith": "runs"}     # names that scripts outside rely on
-PACKAGE = ROOT/"recon"
+KEPT = {"surface": "mesh", "run": "runs", "sith": "runs"}  # names that scripts outside rely on
+PACKAGE = ROOT / "recon"
 
 
 def modules():
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_modidx.py",) and path != PACKAGE/"__init__.py")
+    return sorted(
+        path for path in PACKAGE.rglob("*.py") if path.name not in ("_modidx.py",) and path != PACKAGE / "__init__.py"
+    )
 
 
 def dotted(path):
@@ -33,12 +36,13 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "recon")
         if isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else []
             target = ".".join(base + ([node.module] if node.module else []))
-            if target.split(".")[0] != "recon": continue
+            if target.split(".")[0] != "recon":
+                continue
             for alias in node.names:
                 inner = f"{target}.{alias.name}"
-                yield inner if (ROOT/inner.replace(".", "/")).with_suffix(".py").exists() else target
+                yield inner if (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() else target
 
 
 def test_every_module_has_a_room():
@@ -48,7 +52,8 @@ def test_every_module_has_a_room():
 def test_imports_run_downward_between_rooms():
     upward = [
         f"{dotted(path)} imports {target}"
-        for path in modules() for target in imported(path)
+        for path in modules()
+        for target in imported(path)
         if target != "recon" and ROOMS.index(room(target)) > ROOMS.index(room(dotted(path)))
     ]
     assert not upward
@@ -57,7 +62,9 @@ def test_imports_run_downward_between_rooms():
 def test_no_stage_imports_another():
     crossing = [
         f"{dotted(path)} imports {target}"
-        for path in modules() if room(dotted(path)) in STAGES for target in imported(path)
+        for path in modules()
+        if room(dotted(path)) in STAGES
+        for target in imported(path)
         if target != "recon" and room(target) in STAGES and room(target) != room(dotted(path))
     ]
     assert not crossing
@@ -68,10 +75,13 @@ def test_no_cycle_between_files():
     state = {}
 
     def visit(module, trail):
-        if state.get(module) == "done": return
+        if state.get(module) == "done":
+            return
         assert state.get(module) != "open", f"a cycle: {' -> '.join([*trail, module])}"
         state[module] = "open"
-        for target in graph.get(module, ()): visit(target, [*trail, module])
+        for target in graph.get(module, ()):
+            visit(target, [*trail, module])
         state[module] = "done"
 
-    for module in graph: visit(module, [])
+    for module in graph:
+        visit(module, [])

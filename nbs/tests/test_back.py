@@ -1,4 +1,5 @@
 "The back view: what stage 04 keeps, refuses and repeats; what training resumes."
+
 import os
 import shutil
 import signal
@@ -26,15 +27,16 @@ from recon.train_hallucinate import main as train
 @pytest.fixture
 def prepared(tmp_path):
     "The examples without their backs."
-    for sub in ("images", "body"): shutil.copytree(ROOT/"data/examples"/sub, tmp_path/"people"/sub)
-    return tmp_path/"people"
+    for sub in ("images", "body"):
+        shutil.copytree(ROOT / "data/examples" / sub, tmp_path / "people" / sub)
+    return tmp_path / "people"
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     "An untrained network at 64 pixels."
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights")/"model.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_weights(BackNet(widths=(16, 16)), path, image_size=64)
     return path
 
@@ -44,7 +46,7 @@ def options(folder, **more):
 
 
 def pixels_of(folder):
-    return {path.name: path.read_bytes() for path in sorted((folder/"back_images").rglob("*.png"))}
+    return {path.name: path.read_bytes() for path in sorted((folder / "back_images").rglob("*.png"))}
 
 
 def test_reconstruction_opens_what_stage_04_writes(prepared):
@@ -53,18 +55,19 @@ def test_reconstruction_opens_what_stage_04_writes(prepared):
     assert subjects.names == ["casual", "dress", "jacket"]
     for name in subjects.names:
         item = subjects.inputs(name)
-        assert torch.equal(item["front_mask"], item["back_mask"])           # one silhouette
+        assert torch.equal(item["front_mask"], item["back_mask"])  # one silhouette
         inside = item["front_mask"][0] == 1
-        same = (item["front_rgb_img"] - item["back_rgb_img"]).abs().amax(0) < 1/64
-        assert same[inside].float().mean() > .9                             # a mirror; only the head differs
+        same = (item["front_rgb_img"] - item["back_rgb_img"]).abs().amax(0) < 1 / 64
+        assert same[inside].float().mean() > 0.9  # a mirror; only the head differs
         assert not same[inside].all()
 
 
 def test_siths_names_hold_the_back_as_its_camera_sees_it(prepared):
     main(options(prepared))
-    files = BackFiles(prepared/"back_images", "casual")
+    files = BackFiles(prepared / "back_images", "casual")
     used = read_rgba(files.used)
-    for path in (files.sith, files.sample(0)): assert np.array_equal(read_rgba(path)[:, ::-1], used)
+    for path in (files.sith, files.sample(0)):
+        assert np.array_equal(read_rgba(path)[:, ::-1], used)
     assert files.strip.exists()
 
 
@@ -72,7 +75,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_second_run_paints_nothing(prep
     cfg = options(prepared, pretrained_model_name_or_path=str(weights))
     main(cfg)
     before = pixels_of(prepared)
-    shutil.rmtree(prepared/"back_images")
+    shutil.rmtree(prepared / "back_images")
     main(cfg)
     assert pixels_of(prepared) == before
     capsys.readouterr()
@@ -81,21 +84,21 @@ def test_the_same_seed_gives_the_same_bytes_and_a_second_run_paints_nothing(prep
 
 
 def test_a_given_back_is_kept_under_our_name_and_under_siths(prepared, capsys):
-    back = prepared/"back_images"
+    back = prepared / "back_images"
     back.mkdir()
-    shutil.copy(ROOT/"data/examples/back_images/casual.png", back/"casual.png")
-    flipped = read_rgba(ROOT/"data/examples/back_images/dress.png")[:, ::-1]
-    Image.fromarray(np.ascontiguousarray(flipped)).save(back/"dress_000.png")
+    shutil.copy(ROOT / "data/examples/back_images/casual.png", back / "casual.png")
+    flipped = read_rgba(ROOT / "data/examples/back_images/dress.png")[:, ::-1]
+    Image.fromarray(np.ascontiguousarray(flipped)).save(back / "dress_000.png")
     main(options(prepared))
     said = capsys.readouterr().out
     assert said.count("was there before and is used") == 2 and "jacket: 1 of 1 painted by mirror" in said
-    assert (back/"casual.png").read_bytes() == (ROOT/"data/examples/back_images/casual.png").read_bytes()
-    assert np.array_equal(read_rgba(back/"dress.png")[:, ::-1], flipped)
+    assert (back / "casual.png").read_bytes() == (ROOT / "data/examples/back_images/casual.png").read_bytes()
+    assert np.array_equal(read_rgba(back / "dress.png")[:, ::-1], flipped)
 
 
 def test_a_back_that_was_retouched_by_hand_is_kept(prepared):
     main(options(prepared))
-    path = prepared/"back_images"/"casual.png"
+    path = prepared / "back_images" / "casual.png"
     pixels = read_rgba(path).copy()
     pixels[100:110, 100:110, :3] = 0
     Image.fromarray(pixels).save(path)
@@ -106,35 +109,37 @@ def test_a_back_that_was_retouched_by_hand_is_kept(prepared):
 
 
 def test_a_second_photo_is_laid_over_the_front(prepared, tmp_path, capsys):
-    (tmp_path/"photos").mkdir()
-    true = read_rgba(ROOT/"data/examples/back_images/casual.png")
-    Image.fromarray(np.ascontiguousarray(true[:, ::-1])).resize((400, 400)).save(tmp_path/"photos"/"casual.png")
-    main(options(prepared, back_photos=str(tmp_path/"photos")))
+    (tmp_path / "photos").mkdir()
+    true = read_rgba(ROOT / "data/examples/back_images/casual.png")
+    Image.fromarray(np.ascontiguousarray(true[:, ::-1])).resize((400, 400)).save(tmp_path / "photos" / "casual.png")
+    main(options(prepared, back_photos=str(tmp_path / "photos")))
     assert "casual.png is used" in capsys.readouterr().out
-    used = read_rgba(prepared/"back_images"/"casual.png")
+    used = read_rgba(prepared / "back_images" / "casual.png")
     inside = used[..., 3] == 255
     assert np.abs(used[inside].astype(int) - true[inside]).mean() < 8
-    assert np.array_equal(used[..., 3], read_rgba(prepared/"images"/"casual.png")[..., 3])
+    assert np.array_equal(used[..., 3], read_rgba(prepared / "images" / "casual.png")[..., 3])
 
 
 class Dice(Mirror):
     "A generator whose samples differ: the mirror in a random shade."
+
     name, deterministic = "dice", False
 
     def __call__(self, view, seeds):
         shades = [torch.rand(3, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return [super(Dice, self).__call__(view, [0])[0]*shade[:, None, None] for shade in shades]
+        return [super(Dice, self).__call__(view, [0])[0] * shade[:, None, None] for shade in shades]
 
 
 @pytest.fixture
 def dice(monkeypatch):
     import recon.back.generators
+
     monkeypatch.setattr(recon.back.generators, "open_generator", lambda *args, **options: Dice())
 
 
 def test_samples_differ_and_one_is_chosen_without_painting_again(prepared, dice, capsys):
     main(options(prepared, num_images=4))
-    files = BackFiles(prepared/"back_images", "casual")
+    files = BackFiles(prepared / "back_images", "casual")
     samples = [read_rgba(files.sample(k)) for k in range(4)]
     assert len({sample.tobytes() for sample in samples}) == 4
     assert np.array_equal(read_rgba(files.used)[:, ::-1], samples[0])
@@ -143,34 +148,43 @@ def test_samples_differ_and_one_is_chosen_without_painting_again(prepared, dice,
     assert np.array_equal(read_rgba(files.used)[:, ::-1], samples[3])
     assert np.array_equal(read_rgba(files.sith), samples[3])
     assert [files.sample(k).stat().st_mtime_ns for k in range(4)] == made
-    main(options(prepared, num_images=4))                                   # a later run keeps the choice
+    main(options(prepared, num_images=4))  # a later run keeps the choice
     assert np.array_equal(read_rgba(files.used)[:, ::-1], samples[3])
-    main(options(prepared, num_images=6))                                   # more samples: the first four stay
+    main(options(prepared, num_images=6))  # more samples: the first four stay
     assert [files.sample(k).stat().st_mtime_ns for k in range(4)] == made and files.sample(5).exists()
 
 
 def test_what_was_lost_is_painted_again_with_the_same_pixels(prepared, dice):
     main(options(prepared, num_images=3))
     before = pixels_of(prepared)
-    files = BackFiles(prepared/"back_images", "dress")
-    for path in (files.sample(1), files.used, files.strip): path.unlink()
-    files.sample(2).write_bytes(files.sample(2).read_bytes()[:500])         # cut off
+    files = BackFiles(prepared / "back_images", "dress")
+    for path in (files.sample(1), files.used, files.strip):
+        path.unlink()
+    files.sample(2).write_bytes(files.sample(2).read_bytes()[:500])  # cut off
     main(options(prepared, num_images=3))
     assert pixels_of(prepared) == before
 
 
 def test_kill_in_the_middle_goes_on_with_the_same_pixels(prepared, weights):
-    command = [sys.executable, "-m", "recon.hallucinate", "-i", str(prepared), "--pretrained_model_name_or_path", str(weights)]
+    command = [
+        sys.executable,
+        "-m",
+        "recon.hallucinate",
+        "-i",
+        str(prepared),
+        "--pretrained_model_name_or_path",
+        str(weights),
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
-    while not (prepared/"back_images"/"all_images"/"casual_000.png").exists():
+    while not (prepared / "back_images" / "all_images" / "casual_000.png").exists():
         assert time.monotonic() < limit and process.poll() is None
-        time.sleep(.002)
+        time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     main(options(prepared, pretrained_model_name_or_path=str(weights)))
     killed = pixels_of(prepared)
-    shutil.rmtree(prepared/"back_images")
+    shutil.rmtree(prepared / "back_images")
     main(options(prepared, pretrained_model_name_or_path=str(weights)))
     assert killed == pixels_of(prepared)
 
@@ -180,15 +194,18 @@ def test_the_default_is_the_small_network_that_comes_with_the_project(prepared, 
     main(Hallucinate.resolve(dict(data_root=str(prepared))))
     assert "backs by small" in capsys.readouterr().out
     for name in ("casual", "dress", "jacket"):
-        front, back, true = (read_rgba(folder/f"{name}.png") for folder in
-                             (prepared/"images", prepared/"back_images", ROOT/"data/examples/back_images"))
+        front, back, true = (
+            read_rgba(folder / f"{name}.png")
+            for folder in (prepared / "images", prepared / "back_images", ROOT / "data/examples/back_images")
+        )
         assert np.array_equal(front[..., 3], back[..., 3])
         inside = front[..., 3] > 250
-        errors = [((image[inside][:, :3].astype(float) - true[inside][:, :3])**2).mean() for image in (front, back)]
-        assert errors[1] < errors[0], name                                  # nearer to the truth than the front is
+        errors = [((image[inside][:, :3].astype(float) - true[inside][:, :3]) ** 2).mean() for image in (front, back)]
+        assert errors[1] < errors[0], name  # nearer to the truth than the front is
 
 
 # Bad input -------------------------------------------------------------------------------------------------------
+
 
 def refused(folder, capsys, **more):
     "What is said about a figure, while the others get their backs."
@@ -198,91 +215,136 @@ def refused(folder, capsys, **more):
 
 
 def test_no_body(prepared, capsys):
-    (prepared/"body"/"casual.ply").unlink()
+    (prepared / "body" / "casual.ply").unlink()
     assert "no body for casual; expected body/casual.ply" in refused(prepared, capsys)
 
 
 def test_a_body_elsewhere(prepared, capsys):
     import trimesh
-    path = prepared/"body"/"casual.ply"
+
+    path = prepared / "body" / "casual.ply"
     cloud = trimesh.load(path, process=False)
-    trimesh.PointCloud(cloud.vertices + [.7, 0, 0]).export(path)
+    trimesh.PointCloud(cloud.vertices + [0.7, 0, 0]).export(path)
     assert "of the body lies on the figure; expected at least 50 %" in refused(prepared, capsys)
 
 
 def test_a_body_of_another_model(prepared, capsys):
     import trimesh
-    trimesh.PointCloud(np.zeros((6890, 3))).export(prepared/"body"/"casual.ply")
+
+    trimesh.PointCloud(np.zeros((6890, 3))).export(prepared / "body" / "casual.ply")
     assert "6890 vertices; expected a body of 13380" in refused(prepared, capsys)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda path: Image.open(path).convert("RGB").save(path), "no alpha channel"),
-    (lambda path: path.write_bytes(path.read_bytes()[:300]), "cut off"),
-    (lambda path: Image.open(path).crop((0, 0, 256, 200)).save(path), "expected a square image")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda path: Image.open(path).convert("RGB").save(path), "no alpha channel"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "cut off"),
+        (lambda path: Image.open(path).crop((0, 0, 256, 200)).save(path), "expected a square image"),
+    ],
+)
 def test_a_front_that_is_no_cut_out(prepared, capsys, change, message):
-    change(prepared/"images"/"casual.png")
+    change(prepared / "images" / "casual.png")
     assert message in refused(prepared, capsys)
 
 
 def test_folders_and_weights_that_are_none(prepared, tmp_path, weights):
-    with pytest.raises(FileNotFoundError, match="no figures; expected images/NAME.png"): main(options(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no figures; expected images/NAME.png"):
+        main(options(tmp_path))
     with pytest.raises(FileNotFoundError, match="no weights of a back network"):
-        main(options(prepared, pretrained_model_name_or_path=str(tmp_path/"none.safetensors")))
-    (tmp_path/"cut.safetensors").write_bytes(weights.read_bytes()[:2000])
+        main(options(prepared, pretrained_model_name_or_path=str(tmp_path / "none.safetensors")))
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(ValueError, match="cut off"):
-        main(options(prepared, pretrained_model_name_or_path=str(tmp_path/"cut.safetensors")))
-    assert not (prepared/"back_images").exists()                             # nothing was begun
+        main(options(prepared, pretrained_model_name_or_path=str(tmp_path / "cut.safetensors")))
+    assert not (prepared / "back_images").exists()  # nothing was begun
 
 
 def test_choices_that_are_none(prepared):
     assert parse_choice("a:1, b:20") == dict(a=1, b=20)
     for text in ("a", "a:b", ":"):
-        with pytest.raises(ValueError, match="expected NAME:SAMPLE"): parse_choice(text)
+        with pytest.raises(ValueError, match="expected NAME:SAMPLE"):
+            parse_choice(text)
     with pytest.raises(ValueError, match="choose names nobody; there are casual, dress, jacket"):
         main(options(prepared, choose="nobody:1"))
 
 
 def test_siths_command_line(prepared, capsys):
-    cli(["-i", str(prepared), "-o", str(prepared/"elsewhere"), "--seed", "3", "--num_validation_images", "2",
-         "--pretrained_model_name_or_path", "mirror"])
-    assert read_record(prepared/"elsewhere"/"casual.png")["seed"] == 3
-    with pytest.raises(SystemExit): cli(["-i", str(prepared), "--num_image", "2"])
+    cli(
+        [
+            "-i",
+            str(prepared),
+            "-o",
+            str(prepared / "elsewhere"),
+            "--seed",
+            "3",
+            "--num_validation_images",
+            "2",
+            "--pretrained_model_name_or_path",
+            "mirror",
+        ]
+    )
+    assert read_record(prepared / "elsewhere" / "casual.png")["seed"] == 3
+    with pytest.raises(SystemExit):
+        cli(["-i", str(prepared), "--num_image", "2"])
     assert "the nearest is --num_images" in capsys.readouterr().err
 
 
 # Training --------------------------------------------------------------------------------------------------------
 
+
 def test_training_resumes_exactly_and_learns(tmp_path):
     data = make_balls(tmp_path, names="abc", size=32)
+
     def cfg(name, steps, **more):
-        return TrainHallucinate.resolve(dict(
-            preset="demo", data_root=str(data), save_root=str(tmp_path), exp_name=name, image_size=32, batch_size=2,
-            steps=steps, views=4, save_every=3, log_every=1, lighting=0.) | more)
+        return TrainHallucinate.resolve(
+            dict(
+                preset="demo",
+                data_root=str(data),
+                save_root=str(tmp_path),
+                exp_name=name,
+                image_size=32,
+                batch_size=2,
+                steps=steps,
+                views=4,
+                save_every=3,
+                log_every=1,
+                lighting=0.0,
+            )
+            | more
+        )
+
     whole = train(cfg("whole", 8))
-    state = torch.load(whole/"state.pt", weights_only=True)
+    state = torch.load(whole / "state.pt", weights_only=True)
     assert state["step"] == 8
     import recon.back.training as training
+
     real = training.train_step
+
     def dying(state, batch, options):
-        if state.step == 5: raise KeyboardInterrupt
+        if state.step == 5:
+            raise KeyboardInterrupt
         return real(state, batch, options)
+
     training.train_step = dying
     try:
-        with pytest.raises(KeyboardInterrupt): train(cfg("cut", 8))
-    finally: training.train_step = real
+        with pytest.raises(KeyboardInterrupt):
+            train(cfg("cut", 8))
+    finally:
+        training.train_step = real
     train(cfg("cut", 8))
-    resumed = torch.load(tmp_path/"cut"/"state.pt", weights_only=True)
+    resumed = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
     for part in ("net", "average"):
-        for name, value in state[part].items(): assert torch.equal(resumed[part][name], value), name
-    assert (tmp_path/"cut"/"metrics.jsonl").read_text() == (whole/"metrics.jsonl").read_text()
-    assert Small(whole/"model.safetensors").resolution == 32
-    before = (whole/"model.safetensors").read_bytes()
-    train(cfg("whole", 8))                                                    # finished: nothing is done again
-    assert (whole/"model.safetensors").read_bytes() == before
+        for name, value in state[part].items():
+            assert torch.equal(resumed[part][name], value), name
+    assert (tmp_path / "cut" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert Small(whole / "model.safetensors").resolution == 32
+    before = (whole / "model.safetensors").read_bytes()
+    train(cfg("whole", 8))  # finished: nothing is done again
+    assert (whole / "model.safetensors").read_bytes() == before
 
 
 # The published diffusion ------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
@@ -290,7 +352,8 @@ def tiny(tmp_path_factory):
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
     from recon.back.sith import tiny_sith
-    folder = tmp_path_factory.mktemp("sith")/"tiny"
+
+    folder = tmp_path_factory.mktemp("sith") / "tiny"
     tiny_sith().save(folder)
     return folder
 
@@ -302,28 +365,30 @@ def diffusion(prepared, tiny, **more):
 def test_diffusion_paints_samples_that_resume_with_the_same_pixels(prepared, tiny):
     main(diffusion(prepared, tiny, num_images=2))
     before = pixels_of(prepared)
-    files = BackFiles(prepared/"back_images", "jacket")
+    files = BackFiles(prepared / "back_images", "jacket")
     assert not np.array_equal(read_rgba(files.sample(0)), read_rgba(files.sample(1)))
     files.sample(1).unlink()
     main(diffusion(prepared, tiny, num_images=2))
     assert pixels_of(prepared) == before
-    main(diffusion(prepared, tiny, num_images=2, guidance_scale=1., overwrite=True))
+    main(diffusion(prepared, tiny, num_images=2, guidance_scale=1.0, overwrite=True))
     assert pixels_of(prepared) != before
 
 
 def test_a_diffusion_folder_that_lacks_parts_is_named(prepared, tmp_path):
-    (tmp_path/"half"/"unet").mkdir(parents=True)
+    (tmp_path / "half" / "unet").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="it lacks scheduler, vae, image_encoder, controlnet, projection"):
-        main(options(prepared, pretrained_model_name_or_path=str(tmp_path/"half")))
+        main(options(prepared, pretrained_model_name_or_path=str(tmp_path / "half")))
     with pytest.raises(FileNotFoundError, match="Nothing is fetched by itself"):
         main(options(prepared, pretrained_model_name_or_path="hohs/SiTH_diffusion"))
-    assert not (prepared/"back_images").exists()
+    assert not (prepared / "back_images").exists()
 
 
 def test_foreign_weights_of_the_projection_are_refused(tiny, tmp_path):
     from safetensors.torch import save_file
     from recon.back.sith import SithModel
-    folder = tmp_path/"foreign"
+
+    folder = tmp_path / "foreign"
     shutil.copytree(tiny, folder)
-    save_file({"other.weight": torch.eye(2)}, folder/"projection"/"diffusion_pytorch_model.safetensors")
-    with pytest.raises(ValueError, match="expected projection.weight alone; found other.weight"): SithModel.load(folder)
+    save_file({"other.weight": torch.eye(2)}, folder / "projection" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match="expected projection.weight alone; found other.weight"):
+        SithModel.load(folder)

@@ -1,4 +1,6 @@
-"Fits: known bodies come back, corrections go where they point, a folder is worked through, and what is said of bad input."
+"""Fits: known bodies come back, corrections go where they point, a folder is worked through, and what is said of
+bad input."""
+
 import json
 import shutil
 import subprocess
@@ -14,29 +16,39 @@ from recon.body.anny import load_anny
 from recon.fit import Fit, list_photos, main
 from recon.fitting.lifter import project, sample_bodies
 from recon.fitting.photo import (
-    DISTANCE, Correction, Evidence, find_starts, fit_photo, from_dict, make_evidence, mend, refine, score_fit, to_dict)
+    DISTANCE,
+    Correction,
+    Evidence,
+    find_starts,
+    fit_photo,
+    from_dict,
+    make_evidence,
+    mend,
+    to_dict,
+)
 from recon.fitting.prior import anny_age, limit_penalty, pose_prior
-from recon.fitting.skeleton import SHAPE_NAMES, limits, slices
+from recon.fitting.skeleton import limits, slices
 from recon.photo.keypoints import no_keypoints, write_keypoints
-from recon.tools.bench_fit import bone_length, procrustes
+from recon.tools.bench_fit import procrustes
 
-EXAMPLES = ROOT/"data"/"examples"
+EXAMPLES = ROOT / "data" / "examples"
 
 
 def seen_body(seed: int, hints: bool = True):
     "Evidence of a drawn body with true keypoints, and its joints in the camera's frame, metres."
     bodies = sample_bodies(1, torch.Generator().manual_seed(seed))
-    scale = 1.6/float(bodies.keypoints[0, :, 1].max() - bodies.keypoints[0, :, 1].min())
-    seen = project(bodies.keypoints, torch.tensor([DISTANCE]))[0]*scale
+    scale = 1.6 / float(bodies.keypoints[0, :, 1].max() - bodies.keypoints[0, :, 1].min())
+    seen = project(bodies.keypoints, torch.tensor([DISTANCE]))[0] * scale
     given = bodies.evidence.hints[0] if hints else torch.zeros(23, 3)
     return Evidence(seen, torch.ones(23), torch.zeros(2, 21, 3), given, None), bodies.keypoints[0]
 
 
 def pa_error(fit, truth) -> float:
     "PA-MPJPE in mm of a fit without the camera's distortion."
-    with torch.no_grad(): posed = load_anny().pose(fit.pose(), fit.phenotype())
+    with torch.no_grad():
+        posed = load_anny().pose(fit.pose(), fit.phenotype())
     own = posed.joints @ fit.best.rotation[0].T
-    return 1000*float((procrustes(own[:17], truth[:17]) - truth[:17]).norm(dim=1).mean())
+    return 1000 * float((procrustes(own[:17], truth[:17]) - truth[:17]).norm(dim=1).mean())
 
 
 def test_known_bodies_come_back():
@@ -48,7 +60,7 @@ def test_known_bodies_come_back():
 def test_fits_stay_within_the_limits_of_joints():
     "Knees and elbows bend the right way, even for keypoints that belong to nobody."
     evidence, _ = seen_body(3)
-    points = evidence.points + .2*torch.randn(23, 2, generator=torch.Generator().manual_seed(0))
+    points = evidence.points + 0.2 * torch.randn(23, 2, generator=torch.Generator().manual_seed(0))
     fit = fit_photo(Evidence(points, evidence.confidence, evidence.hands, evidence.hints, None))
     low, high = limits()
     excess = (low - fit.best.angles[0]).clamp(min=0) + (fit.best.angles[0] - high).clamp(min=0)
@@ -63,22 +75,23 @@ def test_a_fit_is_the_same_twice_and_from_its_file():
     assert (kept.body()[0] - first.body()[0]).abs().max() < 5e-3
     broken = to_dict(first)
     broken["angles"].pop("knee.L")
-    with pytest.raises(ValueError, match="knee.L"): from_dict(broken)
+    with pytest.raises(ValueError, match="knee.L"):
+        from_dict(broken)
 
 
 def test_what_the_user_knows_wins():
     evidence, _ = seen_body(5)
-    fit = fit_photo(evidence, steps=(30, 20), known=dict(gender=1., age=anny_age(6), height=1.15))
-    assert fit.phenotype()["gender"] > .95 and abs(fit.phenotype()["age"] - anny_age(6)) < .01
+    fit = fit_photo(evidence, steps=(30, 20), known=dict(gender=1.0, age=anny_age(6), height=1.15))
+    assert fit.phenotype()["gender"] > 0.95 and abs(fit.phenotype()["age"] - anny_age(6)) < 0.01
     rest = load_anny().pose(None, fit.phenotype()).vertices[:, 1]
-    assert abs(float(rest.max() - rest.min()) - 1.15) < .08
+    assert abs(float(rest.max() - rest.min()) - 1.15) < 0.08
 
 
 def test_kept_groups_stay_as_they_start():
     "SiTH's options: without opt_pose no angle moves."
     evidence, _ = seen_body(5)
     starts = find_starts(evidence)
-    fit = fit_photo(evidence, steps=(5, 5), rates=dict(angles=0.))
+    fit = fit_photo(evidence, steps=(5, 5), rates=dict(angles=0.0))
     assert min((fit.best.angles - start).abs().max() for start in starts.angles) == 0
 
 
@@ -90,14 +103,16 @@ def test_a_limb_goes_where_a_person_says(limb, start, end):
         mended, _ = mend(fit, evidence, Correction(front={limb: is_front}))
         joints = mended.body()[1]
         assert (joints[end] - joints[start])[2] > 0 if is_front else (joints[end] - joints[start])[2] < 0
-        assert (joints[end, :2] - evidence.points[end]).norm() < .08
+        assert (joints[end, :2] - evidence.points[end]).norm() < 0.08
 
 
 def test_locked_parts_stay_and_moved_keypoints_pull():
     evidence, _ = seen_body(7)
     fit = fit_photo(evidence, steps=(40, 20))
-    wrist = evidence.points[9] + torch.tensor([.1, .05])
-    mended, changed = mend(fit, evidence, Correction(moved=dict(left_wrist=tuple(wrist.tolist())), lock=("right_leg", "left_leg")))
+    wrist = evidence.points[9] + torch.tensor([0.1, 0.05])
+    mended, changed = mend(
+        fit, evidence, Correction(moved=dict(left_wrist=tuple(wrist.tolist())), lock=("right_leg", "left_leg"))
+    )
     for joint in ("hip.L", "knee.R"):
         assert torch.allclose(mended.best.angles[0, slices()[joint]], fit.best.angles[0, slices()[joint]])
     assert (mended.body()[1][9, :2] - wrist).norm() < (fit.body()[1][9, :2] - wrist).norm()
@@ -113,78 +128,94 @@ def test_swapped_sides_are_exchanged():
 def test_too_few_keypoints_are_refused():
     body = np.zeros((25, 3))
     body[:4] = 1
-    with pytest.raises(ValueError, match="needs 6"): make_evidence(body)
+    with pytest.raises(ValueError, match="needs 6"):
+        make_evidence(body)
 
 
 def test_the_prior_tells_likely_from_unlikely():
     low, high = limits()
     assert limit_penalty(pose_prior().mean[None]) == 0
-    assert pose_prior()(high[None]) > 5*pose_prior()(pose_prior().mean[None]) + 1
+    assert pose_prior()(high[None]) > 5 * pose_prior()(pose_prior().mean[None]) + 1
 
 
 def photo_folder(folder, names=("casual", "dress")):
     "Cut-outs with keypoints beside them: no networks are needed."
     from recon.body.anny import load_anny
     import trimesh
+
     folder.mkdir(parents=True)
     regressor = load_anny().keypoints.regression_weights[:, :13380]
     from recon.fitting.lifter import FROM_BODY_25
+
     for name in names:
-        shutil.copy(EXAMPLES/"images"/f"{name}.png", folder/f"{name}.png")
-        vertices = torch.tensor(np.asarray(trimesh.load(EXAMPLES/"body"/f"{name}.ply", process=False).vertices)).float()
+        shutil.copy(EXAMPLES / "images" / f"{name}.png", folder / f"{name}.png")
+        vertices = torch.tensor(
+            np.asarray(trimesh.load(EXAMPLES / "body" / f"{name}.ply", process=False).vertices)
+        ).float()
         points = no_keypoints()
-        places = ((regressor @ vertices)[:, :2]*torch.tensor([1., -1]) + 1).numpy()*128
+        places = ((regressor @ vertices)[:, :2] * torch.tensor([1.0, -1]) + 1).numpy() * 128
         points.body[FROM_BODY_25] = np.c_[places, np.ones(23)]
-        for row, pair in {1: (2, 5), 8: (9, 12)}.items(): points.body[row] = points.body[list(pair)].mean(0)
-        write_keypoints(folder/f"{name}_keypoints.json", [points])
+        for row, pair in {1: (2, 5), 8: (9, 12)}.items():
+            points.body[row] = points.body[list(pair)].mean(0)
+        write_keypoints(folder / f"{name}_keypoints.json", [points])
     return folder
 
 
 def test_a_folder_becomes_a_prepared_folder_and_nothing_is_made_twice(tmp_path, capsys):
-    photos = photo_folder(tmp_path/"photos")
-    (photos/"broken.jpg").write_text("no photo")
-    cfg = Fit(photos=str(photos), data_root=str(tmp_path/"out"))
+    photos = photo_folder(tmp_path / "photos")
+    (photos / "broken.jpg").write_text("no photo")
+    cfg = Fit(photos=str(photos), data_root=str(tmp_path / "out"))
     assert main(cfg) == {"casual": ["casual"], "dress": ["dress"]}
     assert "failed: broken" in capsys.readouterr().out
     for name in ("casual", "dress"):
-        image = np.asarray(Image.open(tmp_path/"out"/"images"/f"{name}.png"))
+        image = np.asarray(Image.open(tmp_path / "out" / "images" / f"{name}.png"))
         assert image.shape == (1024, 1024, 4)
-        record = json.loads((tmp_path/"out"/"fit"/f"{name}.json").read_text())
-        assert record["score"]["error"] < .06 and record["score"]["inside"] > .9
+        record = json.loads((tmp_path / "out" / "fit" / f"{name}.json").read_text())
+        assert record["score"]["error"] < 0.06 and record["score"]["inside"] > 0.9
         from_dict(record["parameters"])
-        assert (tmp_path/"out"/"fit"/f"{name}.jpg").exists() and (tmp_path/"out"/"keypoints"/f"{name}.json").exists()
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path/"out").rglob("*.*")}
+        assert (tmp_path / "out" / "fit" / f"{name}.jpg").exists() and (
+            tmp_path / "out" / "keypoints" / f"{name}.json"
+        ).exists()
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
     main(cfg)
-    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path/"out").rglob("*.*")}
-    (tmp_path/"out"/"body"/"dress.ply").unlink()      # as a killed run leaves it
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
+    (tmp_path / "out" / "body" / "dress.ply").unlink()  # as a killed run leaves it
     main(cfg)
-    assert (tmp_path/"out"/"body"/"dress.ply").exists()
+    assert (tmp_path / "out" / "body" / "dress.ply").exists()
 
 
 def test_bodies_of_the_folder_fit_the_true_ones(tmp_path):
     "A procedural person of the examples: fitted vertices beside the true ones, in the frame of the cube."
     import trimesh
-    photos = photo_folder(tmp_path/"photos", ["casual"])
-    main(Fit(photos=str(photos), data_root=str(tmp_path/"out")))
-    fitted, true = (np.asarray(trimesh.load(folder/"body"/"casual.ply", process=False).vertices) for folder in (tmp_path/"out", EXAMPLES))
+
+    photos = photo_folder(tmp_path / "photos", ["casual"])
+    main(Fit(photos=str(photos), data_root=str(tmp_path / "out")))
+    fitted, true = (
+        np.asarray(trimesh.load(folder / "body" / "casual.ply", process=False).vertices)
+        for folder in (tmp_path / "out", EXAMPLES)
+    )
     centered = [vertices - vertices.mean(0) for vertices in (fitted, true)]
-    scale = np.ptp(centered[1][:, 1])/np.ptp(centered[0][:, 1])
-    assert np.linalg.norm(centered[0]*scale - centered[1], axis=1).mean() < .07
+    scale = np.ptp(centered[1][:, 1]) / np.ptp(centered[0][:, 1])
+    assert np.linalg.norm(centered[0] * scale - centered[1], axis=1).mean() < 0.07
 
 
-@pytest.mark.parametrize("options,reason", [
-    (dict(photos="/nowhere"), "no such photo"), (dict(gender="x"), "female or male"), (dict(height=180.), "metres")])
+@pytest.mark.parametrize(
+    "options,reason",
+    [(dict(photos="/nowhere"), "no such photo"), (dict(gender="x"), "female or male"), (dict(height=180.0), "metres")],
+)
 def test_wrong_options_say_what_is_expected(options, reason):
-    with pytest.raises((ValueError, FileNotFoundError), match=reason): main(Fit(**options))
+    with pytest.raises((ValueError, FileNotFoundError), match=reason):
+        main(Fit(**options))
 
 
 def test_an_empty_folder_is_said(tmp_path):
-    with pytest.raises(ValueError, match="no photos"): list_photos(tmp_path)
+    with pytest.raises(ValueError, match="no photos"):
+        list_photos(tmp_path)
 
 
 def test_siths_command_line(tmp_path):
     "`python fit.py -i photos -o out` in recon/; a photo that fails ends with an exit code and one line."
-    (tmp_path/"a.jpg").write_text("no photo")
-    command = [sys.executable, "fit.py", "-i", str(tmp_path), "-o", str(tmp_path/"out"), "--size", "512"]
-    done = subprocess.run(command, cwd=ROOT/"recon", capture_output=True, text=True)
+    (tmp_path / "a.jpg").write_text("no photo")
+    command = [sys.executable, "fit.py", "-i", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "512"]
+    done = subprocess.run(command, cwd=ROOT / "recon", capture_output=True, text=True)
     assert done.returncode == 1 and "not an image" in done.stderr and "Traceback" not in done.stderr

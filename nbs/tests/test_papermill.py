@@ -1,4 +1,5 @@
 "`papermill nbs/NAME.ipynb -p option value` as it is typed, without an output path."
+
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ from conftest import BIN
 from nbformat.sign import NotebookNotary
 from papermill.cli import _resolve_type as papermill_value
 
-PAPERMILL = str(BIN/"papermill")
+PAPERMILL = str(BIN / "papermill")
 
 
 def run(command, cwd):
@@ -29,9 +30,12 @@ def run_on_terminal(command, cwd):
     os.close(theirs)
     said = b""
     while True:
-        try: chunk = os.read(ours, 4096)
-        except OSError: break
-        if not chunk: break
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
         said += chunk
     os.close(ours)
     return process.wait(), said.decode(errors="replace")
@@ -45,60 +49,69 @@ def printed(path):
 def test_on_a_terminal(toy_project):
     code, said = run_on_terminal([PAPERMILL, "nbs/02_toy.ipynb", "-p", "use_mask", "True"], toy_project)
     assert code == 0, said
-    assert "Toy(epochs=3, use_mask=True)" in printed(toy_project/"outputs"/"02_toy.ipynb")
+    assert "Toy(epochs=3, use_mask=True)" in printed(toy_project / "outputs" / "02_toy.ipynb")
 
 
 def test_in_a_pipe_the_notebook_is_kept_and_trusted(toy_project):
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "-p", "epochs", "5"], toy_project)
     assert done.returncode == 0, done.stderr
-    kept = toy_project/"outputs"/"02_toy.ipynb"
+    kept = toy_project / "outputs" / "02_toy.ipynb"
     assert "Toy(epochs=5, use_mask=False)" in printed(kept)
     executed = nbformat.read(kept, as_version=4)
     assert NotebookNotary().check_signature(executed)
-    assert "widgets" in executed.metadata      # the slider's state is in the file
+    assert "widgets" in executed.metadata  # the slider's state is in the file
 
 
-@pytest.mark.parametrize("command,folder", [([PAPERMILL, "02_toy.ipynb"], "nbs"), ([sys.executable, "-m", "papermill", "nbs/02_toy.ipynb"], ".")],
-                         ids=["from nbs", "as a module"])
+@pytest.mark.parametrize(
+    "command,folder",
+    [([PAPERMILL, "02_toy.ipynb"], "nbs"), ([sys.executable, "-m", "papermill", "nbs/02_toy.ipynb"], ".")],
+    ids=["from nbs", "as a module"],
+)
 def test_other_ways(toy_project, command, folder):
-    done = run(command, toy_project/folder)
+    done = run(command, toy_project / folder)
     assert done.returncode == 0, done.stderr
-    assert "Toy(epochs=3, use_mask=False)" in printed(toy_project/"outputs"/"02_toy.ipynb")
+    assert "Toy(epochs=3, use_mask=False)" in printed(toy_project / "outputs" / "02_toy.ipynb")
 
 
 @pytest.mark.parametrize("word", ["0001", "1e3", "2024_10_11", "5", "scans"])
 def test_an_option_that_is_a_word_stays_one(toy_project, word):
-    notebook = toy_project/"nbs"/"02_toy.ipynb"
+    notebook = toy_project / "nbs" / "02_toy.ipynb"
     toy = nbformat.read(notebook, as_version=4)
     toy.cells[0].source += "\n    source: str = 'people'"
     nbformat.write(toy, notebook)
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "-p", "source", word, "-p", "epochs", "1e1"], toy_project)
     assert done.returncode == 0, done.stderr
-    assert f"Toy(epochs=10, use_mask=False, source='{word}')" in printed(toy_project/"outputs"/"02_toy.ipynb")
+    assert f"Toy(epochs=10, use_mask=False, source='{word}')" in printed(toy_project / "outputs" / "02_toy.ipynb")
 
 
 def test_a_given_output_path_is_kept(toy_project):
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "mine.ipynb"], toy_project)
     assert done.returncode == 0, done.stderr
-    assert (toy_project/"mine.ipynb").exists() and not (toy_project/"outputs").exists()
+    assert (toy_project / "mine.ipynb").exists() and not (toy_project / "outputs").exists()
 
 
-@pytest.mark.parametrize("option,value,message", [("epoch", "5", "the nearest is 'epochs'"), ("epochs", "many", "epochs = 'many', expected int")])
+@pytest.mark.parametrize(
+    "option,value,message",
+    [("epoch", "5", "the nearest is 'epochs'"), ("epochs", "many", "epochs = 'many', expected int")],
+)
 def test_a_wrong_parameter_stops_the_run(toy_project, option, value, message):
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "-p", option, value], toy_project)
     assert done.returncode != 0
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("option,value,message", [
-    ("epochs", "inf", "epochs = inf, expected int at least 1"),
-    ("epochs", "-2", "epochs = -2, expected int at least 1"),
-    ("lr", "nan", "lr = nan, expected finite float above 0"),
-    ("beta2", "2", "beta2 = 2, expected finite float at least 0 and below 1"),
-    ("workers", "-3", "workers = -3, expected int at least 0"),
-    ("lr_scheduler", "cosin", "lr_scheduler = 'cosin', expected one of linear, cosine; the nearest is 'cosine'"),
-    ("data_root", "data/people", "data_root = 'data/people', expected str ending with .h5"),
-])
+@pytest.mark.parametrize(
+    "option,value,message",
+    [
+        ("epochs", "inf", "epochs = inf, expected int at least 1"),
+        ("epochs", "-2", "epochs = -2, expected int at least 1"),
+        ("lr", "nan", "lr = nan, expected finite float above 0"),
+        ("beta2", "2", "beta2 = 2, expected finite float at least 0 and below 1"),
+        ("workers", "-3", "workers = -3, expected int at least 0"),
+        ("lr_scheduler", "cosin", "lr_scheduler = 'cosin', expected one of linear, cosine; the nearest is 'cosine'"),
+        ("data_root", "data/people", "data_root = 'data/people', expected str ending with .h5"),
+    ],
+)
 def test_a_value_outside_an_options_limits_is_refused_from_everywhere(option, value, message, tmp_path):
     from recon.config import Config, NonNegativeInt, PositiveFloat, PositiveInt, Suffix
 
@@ -107,7 +120,7 @@ def test_a_value_outside_an_options_limits_is_refused_from_everywhere(option, va
         config: str = ""
         epochs: PositiveInt | None = 3
         lr: PositiveFloat = 1e-3
-        beta2: Annotated[float, Ge(0), Lt(1)] = .999
+        beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
         workers: NonNegativeInt = 0
         lr_scheduler: Literal[*("linear", "cosine")] = "linear"
         data_root: Annotated[str, Suffix(".h5")] = "data/people.h5"
@@ -116,10 +129,11 @@ def test_a_value_outside_an_options_limits_is_refused_from_everywhere(option, va
     injected = papermill_value(value)
     with pytest.raises(ValueError, match=re.escape(message)):
         Limited.resolve({"__name__": "__main__", option: injected})
-    (tmp_path/"options.yaml").write_text(f"{option}: {value}\n")
+    (tmp_path / "options.yaml").write_text(f"{option}: {value}\n")
     with pytest.raises(ValueError, match=f"options.yaml: {option} = .*{re.escape(message.split(', ')[1])}"):
-        Limited.resolve({"config": str(tmp_path/"options.yaml")})
-    with pytest.raises((ValueError, SystemExit)): Limited.from_args([f"--{option}", value])
+        Limited.resolve({"config": str(tmp_path / "options.yaml")})
+    with pytest.raises((ValueError, SystemExit)):
+        Limited.from_args([f"--{option}", value])
 
 
 def test_words_in_a_yaml_file_stay_words(tmp_path):
@@ -134,14 +148,23 @@ def test_words_in_a_yaml_file_stay_words(tmp_path):
         wandb: bool = False
 
     for word in ("0010", "1e3", "2024_10_11", "2024-10-11", "no", "12:30"):
-        (tmp_path/"options.yaml").write_text(f"source: {word}\nseed: 1e3\nwandb: on\n")
-        cfg = Named.resolve({"config": str(tmp_path/"options.yaml")})
+        (tmp_path / "options.yaml").write_text(f"source: {word}\nseed: 1e3\nwandb: on\n")
+        cfg = Named.resolve({"config": str(tmp_path / "options.yaml")})
         assert (cfg.source, cfg.seed, cfg.wandb) == (word, 1000, True)
 
 
-@pytest.mark.parametrize("option,value,allowed", [
-    ("data_root", "data/people", "str ending with .h5 or .hdf5"), ("workers", -3, "int at least 0"), ("nviews", 0, "int at least 1"), ("codec", "zst", "the nearest is 'zstd'")])
+@pytest.mark.parametrize(
+    "option,value,allowed",
+    [
+        ("data_root", "data/people", "str ending with .h5 or .hdf5"),
+        ("workers", -3, "int at least 0"),
+        ("nviews", 0, "int at least 1"),
+        ("codec", "zst", "the nearest is 'zstd'"),
+    ],
+)
 def test_the_builder_refuses_what_it_cannot_build(option, value, allowed):
     "A data set without its suffix would be the folder of its own subjects."
     from recon.build_dataset import BuildDataset
-    with pytest.raises(ValueError, match=f"{option} = .*{re.escape(allowed)}"): BuildDataset.resolve({option: value})
+
+    with pytest.raises(ValueError, match=f"{option} = .*{re.escape(allowed)}"):
+        BuildDataset.resolve({option: value})

@@ -1,4 +1,5 @@
 "Photos as they come: files, people, cut-outs and keypoints; and what is said where something is wrong."
+
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from recon.photo.matte import place_figure
 from recon.photo.prepare import prepare
 from recon.photo.weights import has_networks
 
-EXAMPLES = ROOT/"data"/"examples"/"images"
+EXAMPLES = ROOT / "data" / "examples" / "images"
 needs_networks = pytest.mark.skipif(not has_networks(), reason="`make photo` brings the networks")
 
 
@@ -25,28 +26,28 @@ def busy(size=512, seed=0):
     for _ in range(12):
         corner, opposite = rng.integers(0, size, 2), rng.integers(0, size, 2)
         cv2.rectangle(image, tuple(map(int, corner)), tuple(map(int, opposite)), rng.random(3).tolist(), -1)
-    return (np.clip(image + .03*rng.normal(size=image.shape), 0, 1)*255).astype(np.uint8)
+    return (np.clip(image + 0.03 * rng.normal(size=image.shape), 0, 1) * 255).astype(np.uint8)
 
 
 def figure_on(background, name="casual"):
     "An example's figure over a background of any size, and its mask."
-    cut = load_photo(EXAMPLES/f"{name}.png")
+    cut = load_photo(EXAMPLES / f"{name}.png")
     size = background.shape[0]
     alpha = cv2.resize(cut.alpha, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
     color = cv2.resize(cut.rgb, (size, size), interpolation=cv2.INTER_CUBIC)
-    return (color*alpha + background*(1 - alpha)).round().astype(np.uint8), alpha[..., 0]
+    return (color * alpha + background * (1 - alpha)).round().astype(np.uint8), alpha[..., 0]
 
 
 def overlap(a, b):
-    return ((a > .5) & (b > .5)).sum()/((a > .5) | (b > .5)).sum()
+    return ((a > 0.5) & (b > 0.5)).sum() / ((a > 0.5) | (b > 0.5)).sum()
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.png", "c.webp", "d.avif", "e.tiff", "f.bmp", "g.gif"])
 def test_a_photo_is_the_same_in_every_format(tmp_path, name):
     image, _ = figure_on(busy(256))
     options = dict(quality=95) if name.endswith(("jpg", "webp", "avif")) else {}
-    Image.fromarray(image).save(tmp_path/name, **options)
-    loaded = load_photo(tmp_path/name)
+    Image.fromarray(image).save(tmp_path / name, **options)
+    loaded = load_photo(tmp_path / name)
     assert loaded.rgb.shape == image.shape and loaded.alpha is None
     assert np.abs(loaded.rgb.astype(int) - image).mean() < (14 if name.endswith("gif") else 10)
 
@@ -54,8 +55,10 @@ def test_a_photo_is_the_same_in_every_format(tmp_path, name):
 @pytest.mark.parametrize("mode", ["L", "CMYK", "I;16", "P", "LA", "1"])
 def test_a_photo_is_read_in_every_mode(tmp_path, mode):
     grey = Image.fromarray(figure_on(busy(128))[0]).convert("L")
-    if mode == "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16)*257).save(tmp_path/"a.png")
-    else: grey.convert(mode).save(tmp_path/("a.tiff" if mode == "CMYK" else "a.png"))
+    if mode == "I;16":
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "a.png")
+    else:
+        grey.convert(mode).save(tmp_path / ("a.tiff" if mode == "CMYK" else "a.png"))
     loaded = load_photo(next(tmp_path.iterdir())).rgb
     limit = 130 if mode == "1" else 8
     assert np.abs(loaded.astype(int) - np.asarray(grey)[..., None]).mean() < limit
@@ -67,81 +70,99 @@ def test_exif_turns_a_photo_upright(tmp_path, orientation, turns):
     exif = Image.Exif()
     exif[0x0112] = orientation
     lying = np.ascontiguousarray(np.rot90(image, -turns))
-    Image.fromarray(lying).save(tmp_path/"a.png", exif=exif)
-    assert (load_photo(tmp_path/"a.png").rgb == image).all()
+    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    assert (load_photo(tmp_path / "a.png").rgb == image).all()
 
 
 def test_a_cut_short_photo_is_read_as_far_as_it_goes(tmp_path):
-    Image.fromarray(busy(256)).save(tmp_path/"a.jpg", quality=95)
-    whole = (tmp_path/"a.jpg").read_bytes()
-    (tmp_path/"a.jpg").write_bytes(whole[:len(whole)//2])
-    assert any("cut short" in note for note in load_photo(tmp_path/"a.jpg").notes)
+    Image.fromarray(busy(256)).save(tmp_path / "a.jpg", quality=95)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    assert any("cut short" in note for note in load_photo(tmp_path / "a.jpg").notes)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a photo", b"\x89PNG\r\n\x1a\n" + b"\0"*40])
+@pytest.mark.parametrize("content", [b"", b"not a photo", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_what_is_no_photo_is_refused(tmp_path, content):
-    (tmp_path/"a.png").write_bytes(content)
-    with pytest.raises(ValueError, match="a.png"): load_photo(tmp_path/"a.png")
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match="a.png"):
+        load_photo(tmp_path / "a.png")
 
 
 def test_the_figure_fills_085_of_the_canvas():
     _, mask = figure_on(busy(256))
     placement = place_figure(mask, 1024)
-    rows = np.nonzero((mask > .5).any(1))[0]
-    height = (rows[-1] + 1 - rows[0])*placement.scale
-    assert abs(height - .85*1024) < 2
+    rows = np.nonzero((mask > 0.5).any(1))[0]
+    height = (rows[-1] + 1 - rows[0]) * placement.scale
+    assert abs(height - 0.85 * 1024) < 2
 
 
 @needs_networks
 def test_people_are_cut_out_of_a_busy_photo(tmp_path):
     "The mask of a procedural person on clutter, and keypoints on it."
     image, mask = figure_on(busy(768))
-    Image.fromarray(image).save(tmp_path/"a.jpg", quality=90)
-    figure = prepare(load_photo(tmp_path/"a.jpg"))[0]
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=90)
+    figure = prepare(load_photo(tmp_path / "a.jpg"))[0]
     placement = figure.placement
-    back = cv2.warpAffine(mask, np.array([[placement.scale, 0, placement.x], [0, placement.scale, placement.y]]), (1024, 1024))
-    assert overlap(figure.alpha, back) > .95
-    sure = figure.keypoints.body[figure.keypoints.body[:, 2] > .5][:, :2].astype(int)
-    assert len(sure) > 20 and (back[sure[:, 1], sure[:, 0]] > .5).mean() > .9
+    back = cv2.warpAffine(
+        mask, np.array([[placement.scale, 0, placement.x], [0, placement.scale, placement.y]]), (1024, 1024)
+    )
+    assert overlap(figure.alpha, back) > 0.95
+    sure = figure.keypoints.body[figure.keypoints.body[:, 2] > 0.5][:, :2].astype(int)
+    assert len(sure) > 20 and (back[sure[:, 1], sure[:, 0]] > 0.5).mean() > 0.9
 
 
 @needs_networks
 def test_left_stays_left():
-    figure = prepare(load_photo(EXAMPLES/"casual.png"))[0]
+    figure = prepare(load_photo(EXAMPLES / "casual.png"))[0]
     points = dict(zip(BODY_25, figure.keypoints.body))
-    assert points["left_shoulder"][0] > points["right_shoulder"][0]     # seen from the front
+    assert points["left_shoulder"][0] > points["right_shoulder"][0]  # seen from the front
 
 
 @needs_networks
-@pytest.mark.parametrize("image", [np.full((300, 200, 3), 255, np.uint8), busy(300), np.zeros((1, 1, 3), np.uint8)], ids=["white", "clutter", "1x1"])
+@pytest.mark.parametrize(
+    "image",
+    [np.full((300, 200, 3), 255, np.uint8), busy(300), np.zeros((1, 1, 3), np.uint8)],
+    ids=["white", "clutter", "1x1"],
+)
 def test_nobody_is_said(tmp_path, image):
-    Image.fromarray(image).save(tmp_path/"a.png")
-    with pytest.raises(ValueError, match="nobody"): prepare(load_photo(tmp_path/"a.png"))
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="nobody"):
+        prepare(load_photo(tmp_path / "a.png"))
 
 
 @needs_networks
 def test_upside_down_without_exif():
     image, _ = figure_on(np.full((512, 512, 3), 200, np.uint8))
     from recon.photo.load import Photo
+
     figure = prepare(Photo(np.ascontiguousarray(image[::-1, ::-1]), None))[0]
     assert any("180" in note for note in figure.notes)
 
 
-@pytest.mark.parametrize("content,reason", [
-    ('{"people": []}', "nobody"), ("no json", "not JSON"), ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "holds 3 numbers"), ("[1, 2]", "without keypoints"), ("3", "expected the JSON")])
+@pytest.mark.parametrize(
+    "content,reason",
+    [
+        ('{"people": []}', "nobody"),
+        ("no json", "not JSON"),
+        ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "holds 3 numbers"),
+        ("[1, 2]", "without keypoints"),
+        ("3", "expected the JSON"),
+    ],
+)
 def test_damaged_keypoints_say_what_is_wrong(tmp_path, content, reason):
-    (tmp_path/"a.json").write_text(content)
-    with pytest.raises(ValueError, match=reason): read_keypoints(tmp_path/"a.json")
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        read_keypoints(tmp_path / "a.json")
 
 
 def test_coco_and_openpose_agree(tmp_path):
     "The same person written in both formats reads alike."
     rng = np.random.default_rng(0)
-    coco = np.c_[rng.random((133, 2))*500, np.ones(133)]
-    (tmp_path/"coco.json").write_text(json.dumps(dict(annotations=[dict(keypoints=coco.ravel().tolist())])))
-    read = read_keypoints(tmp_path/"coco.json")[0]
-    write_keypoints(tmp_path/"openpose.json", [read])
-    again = read_keypoints(tmp_path/"openpose.json")[0]
+    coco = np.c_[rng.random((133, 2)) * 500, np.ones(133)]
+    (tmp_path / "coco.json").write_text(json.dumps(dict(annotations=[dict(keypoints=coco.ravel().tolist())])))
+    read = read_keypoints(tmp_path / "coco.json")[0]
+    write_keypoints(tmp_path / "openpose.json", [read])
+    again = read_keypoints(tmp_path / "openpose.json")[0]
     assert np.allclose(read.body, again.body, atol=1e-2) and np.allclose(read.left_hand, again.left_hand, atol=1e-2)
     assert np.allclose(read.body[BODY_25.index("left_wrist"), :2], coco[9, :2])
 
@@ -149,13 +170,15 @@ def test_coco_and_openpose_agree(tmp_path):
 def test_keypoints_of_another_photo_are_refused(tmp_path):
     strange = no_keypoints()
     strange.body[:] = [5000, 5000, 1]
-    write_keypoints(tmp_path/"a.json", [strange])
+    write_keypoints(tmp_path / "a.json", [strange])
     with pytest.raises(ValueError, match="another photo"):
-        prepare(load_photo(EXAMPLES/"casual.png"), keypoints=tmp_path/"a.json")
+        prepare(load_photo(EXAMPLES / "casual.png"), keypoints=tmp_path / "a.json")
 
 
 def test_missing_weights_say_what_to_type(monkeypatch):
     from recon.photo import mediapipe, weights
+
     monkeypatch.setattr(weights, "weights_folder", lambda: Path("/nowhere"))
     mediapipe.network.cache_clear()
-    with pytest.raises(FileNotFoundError, match="make photo"): mediapipe.network("pose_detection")
+    with pytest.raises(FileNotFoundError, match="make photo"):
+        mediapipe.network("pose_detection")

@@ -1,4 +1,5 @@
 "Pickles from other tools: what is admitted is read, everything else is refused, and no file ends the process."
+
 import pickle
 import subprocess
 import sys
@@ -10,75 +11,114 @@ from conftest import ROOT
 
 from recon.body.pickles import load_pickle
 
-CASE = ROOT.parent/"shared"/"cases"/"13-parameters-from-torch"
+CASE = ROOT.parent / "shared" / "cases" / "13-parameters-from-torch"
 
 
 def load_in_child(path: Path) -> subprocess.CompletedProcess:
     "Load a file in a process of its own."
     return subprocess.run(
-        [sys.executable, "-c", f"from recon.body.pickles import load_pickle; load_pickle({str(path)!r})"], capture_output=True, text=True)
+        [sys.executable, "-c", f"from recon.body.pickles import load_pickle; load_pickle({str(path)!r})"],
+        capture_output=True,
+        text=True,
+    )
 
 
 class Rebuilt:
     "Pickles as a call of a function, with a state."
-    def __init__(self, *parts): self.parts = parts
-    def __reduce__(self): return self.parts
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
 
 
 def test_a_type_of_objects_that_hides_its_objects_is_refused(tmp_path):
     "150 bytes: numpy took the number in them for the address of an object, and the process crashed."
     from numpy._core.multiarray import scalar
+
     hidden = Rebuilt(np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 8, 0))
-    (tmp_path/"crash.pkl").write_bytes(pickle.dumps(Rebuilt(scalar, (hidden, b"ABCDEFGH")), 2))
-    done = load_in_child(tmp_path/"crash.pkl")
+    (tmp_path / "crash.pkl").write_bytes(pickle.dumps(Rebuilt(scalar, (hidden, b"ABCDEFGH")), 2))
+    done = load_in_child(tmp_path / "crash.pkl")
     assert done.returncode == 1 and "an array of type 'O8'" in done.stderr, (done.returncode, done.stderr)
 
 
-@pytest.mark.parametrize("name,parts,message", [
-    ("too short", (np._core.multiarray.scalar, (np.dtype("f8"), b"1234")), "4 bytes for an array"),
-    ("an array from a class", (np.ndarray, ((2, 2),)), "not read"),
-    ("a type of fields", (np.dtype, ([("a", "f8")],)), "not read"),
-])
+@pytest.mark.parametrize(
+    "name,parts,message",
+    [
+        ("too short", (np._core.multiarray.scalar, (np.dtype("f8"), b"1234")), "4 bytes for an array"),
+        ("an array from a class", (np.ndarray, ((2, 2),)), "not read"),
+        ("a type of fields", (np.dtype, ([("a", "f8")],)), "not read"),
+    ],
+)
 def test_arrays_have_exactly_their_bytes(tmp_path, name, parts, message):
-    (tmp_path/"it.pkl").write_bytes(pickle.dumps(Rebuilt(*parts), 2))
-    with pytest.raises(ValueError, match=message): load_pickle(tmp_path/"it.pkl")
+    (tmp_path / "it.pkl").write_bytes(pickle.dumps(Rebuilt(*parts), 2))
+    with pytest.raises(ValueError, match=message):
+        load_pickle(tmp_path / "it.pkl")
 
 
 def test_a_sparse_matrix_with_entries_beyond_its_shape_is_refused(tmp_path):
     "scipy writes them out of bounds."
     from scipy import sparse
+
     matrix = sparse.csc_matrix(np.eye(3))
     matrix.indices[:] = 1_000_000
-    (tmp_path/"it.pkl").write_bytes(pickle.dumps(matrix, 2))
-    with pytest.raises(ValueError, match="entries beyond its shape"): load_pickle(tmp_path/"it.pkl")
+    (tmp_path / "it.pkl").write_bytes(pickle.dumps(matrix, 2))
+    with pytest.raises(ValueError, match="entries beyond its shape"):
+        load_pickle(tmp_path / "it.pkl")
 
 
-@pytest.mark.parametrize("data", [b"\x80\x02(" + b"r\xff\xff\xff\x7f." , b"\x80\x04\x8e" + b"\xff"*7 + b"\x0f.", b"\x80\x05\x96" + b"\xff"*6 + b"\0\0."])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02(" + b"r\xff\xff\xff\x7f.",
+        b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f.",
+        b"\x80\x05\x96" + b"\xff" * 6 + b"\0\0.",
+    ],
+)
 def test_a_few_bytes_do_not_reserve_memory(tmp_path, data):
-    (tmp_path/"it.pkl").write_bytes(data)
+    (tmp_path / "it.pkl").write_bytes(data)
     done = subprocess.run(
-        [sys.executable, "-c", "import resource; from recon.body.pickles import load_pickle; resource.setrlimit(resource.RLIMIT_AS, (4 << 30,)*2); "
-         f"load_pickle({str(tmp_path/'it.pkl')!r})"], capture_output=True, text=True)
+        [
+            sys.executable,
+            "-c",
+            "import resource; from recon.body.pickles import load_pickle; "
+            "resource.setrlimit(resource.RLIMIT_AS, (4 << 30,)*2); "
+            f"load_pickle({str(tmp_path / 'it.pkl')!r})",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and "not read" in done.stderr and "MemoryError" not in done.stderr
 
 
 def fuzz(count: int, seed: int):
-    done = subprocess.run([sys.executable, str(ROOT/"nbs"/"tests"/"pickle_fuzz.py"), str(count), str(seed)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "nbs" / "tests" / "pickle_fuzz.py"), str(count), str(seed)],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
 
 
-def test_mutated_pickles_are_read_or_refused(): fuzz(300, 0)
+def test_mutated_pickles_are_read_or_refused():
+    fuzz(300, 0)
 
 
 @pytest.mark.campaign
-def test_ten_thousand_mutated_pickles_are_read_or_refused(): fuzz(10_000, 1)
+def test_ten_thousand_mutated_pickles_are_read_or_refused():
+    fuzz(10_000, 1)
 
 
 def test_parameters_of_torch_are_read_as_numbers():
-    if not CASE.exists(): pytest.skip("no ../shared/cases")
+    if not CASE.exists():
+        pytest.skip("no ../shared/cases")
     from recon.data.formats.parameters import read_params
-    params = read_params(CASE/"smplx"/"0007"/"smplx_param.pkl")
-    assert {name: len(value) for name, value in params.items() if name in ("body_pose", "betas", "global_orient")} == dict(body_pose=63, betas=10, global_orient=3)
+
+    params = read_params(CASE / "smplx" / "0007" / "smplx_param.pkl")
+    assert {
+        name: len(value) for name, value in params.items() if name in ("body_pose", "betas", "global_orient")
+    } == dict(body_pose=63, betas=10, global_orient=3)
 
 
 @pytest.mark.parametrize("shape", [(1, 21, 3, 3), (21, 3, 3), (1, 189)])
@@ -89,13 +129,21 @@ def test_rotation_matrices_become_axis_angles(tmp_path, shape):
     from scipy.spatial.transform import Rotation
 
     from recon.data.formats.parameters import read_params
+
     turns = Rotation.random(21, random_state=0)
     pose = turns.as_matrix().reshape(shape)
-    (tmp_path/"params.pkl").write_bytes(pickle.dumps(dict(body_pose=torch.tensor(pose), global_orient=np.eye(3), betas=np.zeros(10)), 4))
-    (tmp_path/"params.json").write_text(json.dumps(dict(body_pose=pose.tolist(), betas=[0]*10)), encoding="utf-8-sig")     # with a byte order mark
+    (tmp_path / "params.pkl").write_bytes(
+        pickle.dumps(dict(body_pose=torch.tensor(pose), global_orient=np.eye(3), betas=np.zeros(10)), 4)
+    )
+    (tmp_path / "params.json").write_text(
+        json.dumps(dict(body_pose=pose.tolist(), betas=[0] * 10)), encoding="utf-8-sig"
+    )  # with a byte order mark
     for name in ("params.pkl", "params.json"):
-        params = read_params(tmp_path/name)
-        assert np.allclose(Rotation.from_rotvec(params["body_pose"].reshape(21, 3)).as_matrix(), turns.as_matrix(), atol=1e-6)
-    assert np.allclose(read_params(tmp_path/"params.pkl")["global_orient"], 0)
-    (tmp_path/"params.json").write_text(json.dumps(dict(body_pose=(2*pose).tolist())))
-    with pytest.raises(ValueError, match="body_pose: 21 matrices of 3 x 3 that are not rotations"): read_params(tmp_path/"params.json")
+        params = read_params(tmp_path / name)
+        assert np.allclose(
+            Rotation.from_rotvec(params["body_pose"].reshape(21, 3)).as_matrix(), turns.as_matrix(), atol=1e-6
+        )
+    assert np.allclose(read_params(tmp_path / "params.pkl")["global_orient"], 0)
+    (tmp_path / "params.json").write_text(json.dumps(dict(body_pose=(2 * pose).tolist())))
+    with pytest.raises(ValueError, match="body_pose: 21 matrices of 3 x 3 that are not rotations"):
+        read_params(tmp_path / "params.json")
