@@ -74,7 +74,7 @@ def test_demo_ends_with_numbers_and_meshes(project):
     sheet = np.asarray(Image.open(next((demo/"05_reconstruct").glob("*.jpg"))))
     assert sheet.std() > 20, "the sheet shows the person"
     for name in STAGES: assert finished(project, name)
-    assert "stage 3 − stage 2" in (demo/"02_train_full_pred.ipynb").read_text(encoding="utf-8")
+    assert "stage 3 − stage 2" in str(json.loads((demo/"02_train_full_pred.ipynb").read_text()))
     for name in ("01_train_normal", "02_train_full", "02_train_full_pred"):
         assert (demo/name/"valid"/"0003"/"preview.jpg").exists()
     times = json.loads((demo/"times.json").read_text())
