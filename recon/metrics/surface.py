@@ -19,7 +19,7 @@ from ..body.model import REGIONS
 from ..geometry.mesh import interpolate_face_attributes, sample_surface, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
-from .align import align_to_scan, check_surfaces, sample_faces
+from .align import align_to_scan, procedure_of, sample_faces
 from .parts import Regions, as_query, unbalanced_edges, visible, volume_iou
 
 # %% ../../nbs/metrics/surface.ipynb #d17c0fb2
@@ -144,10 +144,12 @@ def _point_to_triangle(prediction: SampledSurface, scan: SampledSurface, regions
     return metrics | _part_means("s2p", s_samples, to_pred, s, regions)
 
 # %% ../../nbs/metrics/surface.ipynb #a8799f91
-PROTOCOLS = dict(sith=_point_to_point, exact=_point_to_triangle)
+PROTOCOLS = dict(sith=_point_to_point, rigid=_point_to_point, exact=_point_to_triangle)
 
 class SurfaceMetrics(TypedDict, total=False):
     "What a protocol measures; `exact` adds `p2s_PART` and `s2p_PART`, None for parts without samples."
+    scale: float              # of `sith`, aligned: found by the alignment, 1 for the right size
+    reflected: bool           # of `sith`, aligned: left and right changed places
     p2s: float                # mean distance prediction to scan, in the meshes' unit
     s2p: float                # scan to prediction
     nc: float                 # normal consistency, in [0,1]
@@ -159,17 +161,15 @@ class SurfaceMetrics(TypedDict, total=False):
 def surface_metrics(
     prediction: trimesh.Trimesh,
     scan: trimesh.Trimesh | SampledSurface,  # SampledSurface(mesh, seed + 1) where many methods are compared
-    protocol: str = "sith",  # `sith`: point to point; `exact`: point to triangle, and the parts
-    align: bool = True,      # iterative closest points first
+    protocol: str = "sith",  # `sith` and `rigid`: point to point; `exact`: point to triangle, and the parts
+    align: bool = True,      # first bring it onto the scan as the protocol does
     seed: int = 0,           # of alignment and samples
     regions: Regions = None, # of the body in the scan, for `exact`
 ) -> SurfaceMetrics:
     "Measure a reconstruction against its scan. ValueError: an unknown protocol, a mesh without faces."
-    if protocol not in PROTOCOLS: raise ValueError(f"protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
     scan = scan if isinstance(scan, SampledSurface) else SampledSurface(scan, seed + 1)
-    check_surfaces(prediction, scan.mesh)
-    moved = align_to_scan(prediction, scan.mesh, seed) if align else prediction
-    return PROTOCOLS[protocol](SampledSurface(moved, seed), scan, regions)
+    moved, alignment = align_to_scan(prediction, scan.mesh, procedure_of(protocol, align), seed)
+    return PROTOCOLS[protocol](SampledSurface(moved, seed), scan, regions) | alignment.metrics()
 
 # %% ../../nbs/metrics/surface.ipynb #17a88629
 def silhouette_iou(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'VIEW_COLUMNS', 'SURFACE_PARTS', 'PART_COLUMNS', 'ALL_COLUMNS', 'measured_values', 'Estimate',
-           'bootstrap_mean', 'summarise', 'mean_values', 'paired_differences', 'Column', 'higher_is_better', 'Table',
+           'mean_interval', 'summarise', 'mean_values', 'paired_differences', 'Column', 'higher_is_better', 'Table',
            'format_cell', 'make_table', 'make_parts_table', 'as_markdown', 'markdown_table', 'card_comments', 'as_csv',
            'as_latex', 'with_published']
 
@@ -13,6 +13,8 @@ import csv
 import io
 from typing import NamedTuple
 import numpy as np
+from scipy.special import stdtrit
+from scipy.stats import skew
 from ..body.model import REGIONS
 from .card import check_published, published_metrics
 
@@ -24,27 +26,43 @@ def measured_values(rows: list[dict], name: str) -> np.ndarray:
 
 # %% ../../nbs/metrics/tables.ipynb #75aea993
 class Estimate(NamedTuple):
-    "A mean and the ends of its 95 % interval; nan where nothing was measured."
+    "A mean and the ends of its 95 % interval; nan where there is none."
     mean: float = float("nan")
     low: float = float("nan")
     high: float = float("nan")
 
-def bootstrap_mean(values: np.ndarray, seed: int = 0, draws: int = 2000) -> Estimate:
-    "Estimate the mean of values (N,) by drawing N of them again and again."
-    if not len(values): return Estimate()
-    pick = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.quantile(values[pick].mean(1), [.025, .975])
-    return Estimate(float(values.mean()), float(low), float(high))
+def _half_width(variance: float, n: int) -> float:
+    "Half of Student's interval of a mean whose estimate has this variance."
+    return stdtrit(n - 1, .975)*variance**.5
+
+# %% ../../nbs/metrics/tables.ipynb #5e78638c
+def _is_lognormal(values: np.ndarray) -> bool:
+    "Whether the log scale suits values: they are positive, and few or less skewed there."
+    if (values <= 0).any() or np.ptp(values) == 0: return False
+    return len(values) <= 20 or abs(skew(np.log(values))) < abs(skew(values))
+
+def mean_interval(values: np.ndarray) -> Estimate:
+    "Estimate the mean of values (N,)."
+    n = len(values)
+    if not n: return Estimate()
+    mean = float(values.mean())
+    if n == 1: return Estimate(mean)
+    if not _is_lognormal(values):
+        half = _half_width(values.var(ddof=1)/n, n)
+        return Estimate(mean, mean - half, mean + half)
+    logs = np.log(values)
+    variance = logs.var(ddof=1)
+    lognormal_mean = np.exp(logs.mean() + variance/2)
+    factor = np.exp(_half_width(variance/n + variance**2/(2*(n - 1)), n))
+    return Estimate(mean, float(min(mean, lognormal_mean)/factor), float(max(mean, lognormal_mean)*factor))
 
 # %% ../../nbs/metrics/tables.ipynb #98562ca1
 def summarise(
     rows: list[dict],   # numbers of one subject each, by name; None: not measured
-    seed: int = 0,
-    draws: int = 2000,
 ) -> dict[str, Estimate]:
     "Estimate the mean of every number."
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: bootstrap_mean(measured_values(rows, name), seed, draws) for name in names}
+    return {name: mean_interval(measured_values(rows, name)) for name in names}
 
 def mean_values(rows: list[dict]) -> dict[str, float | None]:
     "Average every number; None where it could not be measured of any subject."
@@ -60,13 +78,12 @@ def _difference(a: float | None, b: float | None) -> float | None:
 def paired_differences(
     a: list[dict],      # numbers of one subject each, by name
     b: list[dict],      # another method's, of the same subjects in the same order
-    **how               # seed, draws
 ) -> dict[str, Estimate]:
     "Estimate the mean of a - b over the subjects. ValueError: lists of different lengths."
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} subjects; a paired comparison needs the same subjects in both")
     rows = [{name: _difference(x[name], y[name]) for name in x if name in y} for x, y in zip(a, b)]
-    return summarise(rows, **how)
+    return summarise(rows)
 
 # %% ../../nbs/metrics/tables.ipynb #e5be460a
 class Column(NamedTuple):
@@ -81,6 +98,7 @@ COLUMNS = dict(
     nc=Column("NC", 1, 4),
     fscore=Column("F-score %", 1, 1),
     volume_iou=Column("volume IoU", 1, 3),
+    scale=Column("scale found", 1, 4),
     iou_front=Column("IoU front", 1, 3),
     iou_side=Column("IoU side", 1, 3),
     normal_deg=Column("normals °", 1, 1),
@@ -121,7 +139,7 @@ def format_cell(
     "Write mean and interval in the units of a column; a dash where nothing was measured."
     _, scale, digits = ALL_COLUMNS[column]
     if np.isnan(values[0]): return "–"
-    mean, *interval = (f"{v*scale:{sign}.{digits}f}" for v in values)
+    mean, *interval = (f"{v*scale:{sign}.{digits}f}" for v in values if not np.isnan(v))
     return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 # %% ../../nbs/metrics/tables.ipynb #4ef56de6
