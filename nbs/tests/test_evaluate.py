@@ -11,6 +11,21 @@ from conftest import BIN, ROOT
 SIZES = {"b": .5, "a": .4}
 
 
+def lognormal_interval(values):
+    "Cox's interval of two values, stretched to hold their mean."
+    logs = np.log(values)
+    variance = logs.var(ddof=1)
+    centers = np.mean(values), np.exp(logs.mean() + variance/2)
+    factor = np.exp(12.7062*np.sqrt(variance/2 + variance**2/2))   # Student's t of one degree of freedom
+    return min(centers)/factor, max(centers)*factor
+
+
+def t_interval(values):
+    "Student's interval of two values."
+    half = 12.7062*abs(values[0] - values[1])/2
+    return np.mean(values) - half, np.mean(values) + half
+
+
 def painted(mesh):
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=[200, 100, 50], process=False)
 
@@ -51,10 +66,11 @@ def test_tables_lie_beside_the_numbers_with_their_card(folders, tmp_path):
         values = [row[number] for row in found["people"].values()]
         assert float(lines[number]["mean"]) == np.mean(values) == found["model"][number]
         low, high = (float(lines[number][end]) for end in ("low", "high"))
-        assert min(values) <= low <= high <= max(values)
+        interval = t_interval(values) if number == "view_psnr" else lognormal_interval(values)
+        assert (low, high) == pytest.approx(interval)
         assert lines[number]["n"] == "2"
     for written in (text, (tmp_path/"m.tex").read_text()):
-        for field in ("protocol: sith", "alignment: icp", "seed: 0", "interval: 95 %", "versions: recon"):
+        for field in ("protocol: rigid", "alignment: samples", "seed: 0", "interval: 95 %", "versions: recon"):
             assert field in written
     cli([*folders, "--images", "--render_size", "192"])
     assert (tmp_path/"m.csv").read_text() == text, "the same seed gives the same numbers"
@@ -62,12 +78,13 @@ def test_tables_lie_beside_the_numbers_with_their_card(folders, tmp_path):
 
 def test_published_numbers_stand_only_beside_their_like(folders, capsys):
     from recon.evaluate import cli
-    cli([*folders, "--unit", "m", "--published"])
+    cli([*folders, "--protocol", "sith", "--unit", "m", "--published"])
     assert "SiTH (published, 60 CustomHumans scans) | 18.71 |" in capsys.readouterr().out
     unlike = {
-        "unit is the meshes' own": [],
+        "unit is the meshes' own": ["--protocol", "sith"],
         "protocol is exact": ["--unit", "m", "--protocol", "exact"],
-        "alignment is none": ["--unit", "m", "--no-align"],
+        "alignment is samples, theirs vertices": ["--unit", "m"],
+        "alignment is none": ["--unit", "m", "--protocol", "sith", "--no-align"],
     }
     for reason, options in unlike.items():
         with pytest.raises(SystemExit): cli([*folders, "--published", *options])
@@ -103,7 +120,7 @@ def test_numbers_written_before_there_were_parts_are_still_read():
     card["inflated"] = None
     subject = dict(model=row, body=body, label="", normal_error_deg=20.)
     report = format_report(dict(n=1, model=row, body=body, normal_error_deg=20., card=card, people={"x": subject}))
-    assert "| bare body | 20.00 [20.00, 20.00] |" in report
+    assert "| bare body | 20.00 |" in report, "one subject has no interval"
     assert "**The model does not beat the bare body in s2p, nc, fscore, iou, iou_front, iou_side.**" in report
 
 
@@ -122,3 +139,76 @@ def test_the_leaderboard_runs_on_ones_own_evaluations(folders, tmp_path):
     shown = json.loads((tmp_path/"out.ipynb").read_text())["cells"][-2]["outputs"][0]["data"]["text/markdown"]
     shown = "".join(shown)
     assert shown.index("**one** (reference)") < shown.index("**other**") and "| − one | +" in shown
+
+
+def test_a_subject_that_fails_is_listed_and_the_others_are_measured(folders, tmp_path, capsys):
+    from recon.evaluate import cli
+    (tmp_path/"results"/"b.glb").write_bytes(b"no mesh")
+    with pytest.raises(SystemExit) as stopped: cli(folders)
+    assert stopped.value.code == 1
+    shown = capsys.readouterr()
+    assert "1 of 2 subjects could not be measured: b: " in shown.err
+    assert "**Not measured: b: " in shown.out
+    found = json.loads((tmp_path/"m.json").read_text())
+    assert (list(found["people"]), list(found["failed"]), found["n"], found["card"]["n"]) == (["a"], ["b"], 1, 1)
+
+
+def test_the_original_alignment_scales_and_says_so(folders, tmp_path, capsys):
+    "Results are 2 % larger than their scans: SiTH's evaluation undoes that, ours does not."
+    from recon.evaluate import cli
+    cli([*folders, "--protocol", "sith"])
+    sith = json.loads((tmp_path/"m.json").read_text())
+    assert "scale found" in capsys.readouterr().out
+    procedure = [sith["card"][f"alignment{part}"] for part in ("", "_scale", "_reflection", "_iterations")]
+    assert procedure == ["vertices", True, True, 20]
+    for row in sith["people"].values(): assert abs(row["scale"] - 1/1.02) < 1e-3
+    cli(folders)
+    rigid = json.loads((tmp_path/"m.json").read_text())
+    for name, radius in SIZES.items():
+        assert abs(rigid["people"][name]["p2s"] - .02*radius) < .004 and "scale" not in rigid["people"][name]
+        assert sith["people"][name]["p2s"] < rigid["people"][name]["p2s"]
+
+
+@pytest.fixture
+def reconstructed(tmp_path):
+    "Two balls of a dataset called people.h5, reconstructed; a run that made the meshes and a newer one."
+    from recon.data.writer import ball_subject, write_index, write_subject
+    from recon.nets.model import ModelOptions, Reconstructor
+    from recon.runs.checkpoint import save_checkpoint
+    files = [tmp_path/"subjects"/f"{name}.h5" for name in SIZES]
+    for file in files:
+        subject, body = ball_subject(file.stem)
+        write_subject(file, subject, body, views=4, size=64, points=4000, keep_scan=True)
+    write_index(tmp_path/"people.h5", files, body, dict(train=["a"], test=["b"]))
+    sizes = ModelOptions(nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=8)
+    config = dict(data_root=str(tmp_path/"people.h5"), image_size=64)
+    for run in ("used", "newer"):
+        metadata = dict(step=2, epoch=1, global_step=1, config=config)
+        save_checkpoint(tmp_path/run/"checkpoints", Reconstructor(sizes), {}, metadata)
+    (tmp_path/"meshes").mkdir()
+    for name in SIZES: trimesh.creation.icosphere(3, .58).export(tmp_path/"meshes"/f"{name}.glb")
+    return dict(results=str(tmp_path/"meshes"), data_root=str(tmp_path/"people.h5"), save=str(tmp_path/"m.json"))
+
+
+def test_the_card_says_only_what_files_record(reconstructed, tmp_path, capsys):
+    from recon.evaluate import Evaluate, main
+    card = main(Evaluate(**reconstructed))["card"]
+    assert (card["model"], card["normals"], card["body"], card["trained_on"]) == ("unknown",)*4
+    assert card["split"] == "test of 1, train of 1" and "procedural" not in str(card)
+    assert "predicted normals are not measured: the meshes name no common model" in capsys.readouterr().out
+    used = str(tmp_path/"used"/"checkpoints"/"0000001")
+    for name in SIZES:
+        made = dict(view=0, true_normals=False, model=used)
+        (tmp_path/"meshes"/f"{name}.json").write_text(json.dumps(made))
+    found = main(Evaluate(**reconstructed))
+    assert (found["card"]["model"], found["card"]["predictor"]) == (used, f"{used}, step 1")
+    assert (found["card"]["normals"], found["card"]["trained_on"]) == ("predicted", "some")
+    other = main(Evaluate(**reconstructed, model=str(tmp_path/"newer")))["card"]
+    assert other["model"] == used and other["predictor"].startswith(str(tmp_path/"newer"))
+
+
+def test_a_damaged_reconstruction_does_not_stop_the_others(reconstructed, tmp_path):
+    from recon.evaluate import Evaluate, main
+    (tmp_path/"meshes"/"b.glb").write_bytes(b"no mesh")
+    found = main(Evaluate(**reconstructed))
+    assert (list(found["people"]), list(found["failed"])) == (["a"], ["b"])

@@ -66,7 +66,7 @@ def _result_cell(result: CurveResult | None) -> str:
     return "–" if result is None else f"{result.last:.4g} (best {result.best:.4g} at {result.step})"
 
 def _last_checkpoint(run: Run) -> str:
-    return f"step {run.checkpoints[-1].card['global_step']}" if run.checkpoints else "–"
+    return f"step {run.checkpoints[-1].global_step}" if run.checkpoints else "–"
 
 # %% ../../nbs/runs/compare.ipynb #7c0db412
 class Comparison:

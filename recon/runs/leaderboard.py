@@ -52,7 +52,8 @@ def read_evaluation(path: str | Path) -> Evaluation:
 
 # %% ../../nbs/runs/leaderboard.ipynb #29240cb7
 COMPARED_FIELDS = (      # of the card
-    "protocol", "alignment", "samples", "seed", "unit", "inputs", "images", "lpips", "kid",
+    "protocol", "alignment", "alignment_scale", "alignment_reflection", "alignment_iterations",
+    "samples", "seed", "unit", "normals", "body", "back_view", "inputs", "images", "lpips", "kid",
 )
 
 def _incomparable(one: Evaluation, first: Evaluation, first_name: str) -> list[str]:
@@ -150,7 +151,7 @@ def board_markdown(board: Leaderboard) -> str:
     "Write the board with its card."
     card = board.found[board.reference].card
     shown = {key: value for key, value in card.items() if key in (*COMPARED_FIELDS, "interval")}
-    how = f"Mean [95 % bootstrap interval] over {len(board.ids)} people, differences paired by person; "
+    how = f"Mean [95 % interval] over {len(board.ids)} subjects, differences paired by subject; "
     how += f"{card_line(shown)}."
     return f"{as_markdown(board_table(board))}\n\n{how}"
 
