@@ -20,7 +20,6 @@ if __name__ == "__main__":                          # in a script or a notebook,
 # %% ../nbs/06_evaluate.ipynb #2d360db9
 import sys
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tqdm import tqdm
 from .config import Config, is_script, run_script
@@ -33,9 +32,9 @@ class Evaluate(Config):
     config: str = ""                          # YAML file; options given beside it win
     results: str = "outputs/05_reconstruct"   # folder of meshes, NAME.glb
     data_root: str = "data/people.h5"         # dataset with the scans
-    model: str = "auto"                       # run whose predicted normals are measured; auto: the newest trained model
-    protocol: str = "sith"                    # sith (point to point) or exact (point to triangle, and part by part)
-    align: bool = True                        # iterative closest points first
+    model: str = "auto"                       # whose predicted normals are measured (run, .pth); auto: the meshes' own
+    protocol: str = "rigid"                   # rigid, sith (the original's), or exact (point to triangle, by parts)
+    align: bool = True                        # first bring each mesh onto its scan as the protocol does
     seed: int = 0                             # of alignment and samples
     images: bool = False                      # compare renders from four sides too: normals, colours
     render_size: int = 512                    # pixels along a side of these
@@ -71,32 +70,31 @@ def check_card(cfg: Evaluate, card: dict):
 # %% ../nbs/06_evaluate.ipynb #e0a10004
 def measure_pairs(cfg: Evaluate) -> dict:
     "Measure model and baselines on every subject that was reconstructed."
-    from recon.runs.evaluation import collect, describe_inputs, known_clothing, measure_subject
+    from recon.runs import evaluation as runs
     evaluator = make_evaluator(cfg)
     pairs = open_pairs(cfg)
-    people = "held out, procedural" if "people" in cfg.data_root else str(cfg.data_root)
-    card = evaluator.card("half the cube [-1,1]^3 = 1", describe_inputs(pairs), len(pairs.names), people=people)
-    check_card(cfg, card)
-    clothing = known_clothing(pairs.checkpoint.card["config"])
+    clothing = runs.known_clothing(pairs.config)
     weights = pairs.subjects().body.regions
-    rows = {}
-    for name in tqdm(pairs.names, desc="evaluate", unit="subject"):
-        rows[name] = measure_subject(evaluator, pairs.load(name), clothing, weights)
-    card["inflated"] = f"by {clothing:.4f}, the mean of the training people" if clothing else None
-    card |= dict(model=str(pairs.checkpoint.folder), results=cfg.results)
-    return collect(rows, card, evaluator)
+    card = evaluator.card("half the cube [-1,1]^3 = 1", runs.describe_inputs(pairs), 0, **runs.describe_subjects(pairs))
+    card |= runs.describe_models(pairs)
+    card["inflated"] = f"by {clothing:.4f}, the mean of the training subjects" if clothing else None
+    check_card(cfg, card)
+    def measure(name: str) -> dict: return runs.measure_subject(evaluator, pairs.load(name), clothing, weights)
+    rows, failed = runs.measure_each(tqdm(pairs.names, desc="evaluate", unit="subject"), measure)
+    return runs.collect(rows, card | dict(n=len(rows)), evaluator, failed)
 
-# %% ../nbs/06_evaluate.ipynb #948fedc2
+# %% ../nbs/06_evaluate.ipynb #04b73578
 def measure_folders(cfg: Evaluate) -> dict:
     "Measure a folder of results against one of scans."
-    from recon.runs.evaluation import collect, measure_files, pair_folders
+    from recon.metrics.card import Inputs
+    from recon.runs import evaluation as runs
     evaluator = make_evaluator(cfg)
-    pairs = pair_folders(cfg.results, cfg.scans)
-    inputs = "not known, meshes from a folder"
-    card = evaluator.card(cfg.unit or "the meshes' own", inputs, len(pairs), results=cfg.results, scans=cfg.scans)
+    pairs = runs.pair_folders(cfg.results, cfg.scans)
+    card = evaluator.card(cfg.unit or "the meshes' own", Inputs(), 0, results=cfg.results, scans=cfg.scans)
     check_card(cfg, card)
-    rows = {name: measure_files(evaluator, *files) for name, files in tqdm(pairs.items(), desc="evaluate", unit="pair")}
-    return collect(rows, card, evaluator)
+    def measure(name: str) -> dict: return runs.measure_files(evaluator, *pairs[name])
+    rows, failed = runs.measure_each(tqdm(pairs, desc="evaluate", unit="pair"), measure)
+    return runs.collect(rows, card | dict(n=len(rows)), evaluator, failed)
 
 # %% ../nbs/06_evaluate.ipynb #a6838c3b
 def main(cfg: Evaluate) -> dict:
@@ -108,9 +106,11 @@ def main(cfg: Evaluate) -> dict:
     return numbers
 
 def report(cfg: Evaluate):
-    "Measure and print the tables."
-    from recon.runs.evaluation import format_report
-    print(format_report(main(cfg)))
+    "Measure and print the tables; ValueError at the end if a subject could not be measured."
+    from recon.runs.evaluation import check_failures, format_report
+    numbers = main(cfg)
+    print(format_report(numbers))
+    check_failures(numbers)
 
 def cli(argv=None):
     "`recon-evaluate`; SiTH's `-i results -g scans` measures two folders of meshes."
@@ -128,7 +128,8 @@ def subject_strip(pair, size: int):
     from recon.viz.meshes import mesh_arrays
     from recon.viz.images import to_image
     is_front = pair.inputs["front_mask"] > .5
-    images = [pair.inputs["front_rgb_img"]/2 + .5, torch.where(is_front, pair.front_normals/2 + .5, 1.)]
+    normals = torch.zeros(3, 1, 1) if pair.front_normals is None else pair.front_normals
+    images = [pair.inputs["front_rgb_img"]/2 + .5, torch.where(is_front, normals/2 + .5, 1.)]
     columns = [np.concatenate([cv2.resize(to_image(image), (size, size)) for image in images])]
     for mesh, azimuths in ((pair.mesh, (0, 90, 180)), (pair.scan, (0, 90))):
         vertices, faces, colors = (torch.from_numpy(np.array(part)) for part in mesh_arrays(mesh))
@@ -136,13 +137,13 @@ def subject_strip(pair, size: int):
     return np.concatenate(columns, 1)
 
 # %% ../nbs/06_evaluate.ipynb #6405308b
-def write_sheet(cfg: Evaluate, limit: int = 8, size: int = 256) -> Path:
+def write_sheet(cfg: Evaluate, measured: list[str], limit: int = 8, size: int = 256) -> Path:
     "Write one picture of at most `limit` measured subjects beside the numbers, with their name."
     import cv2
     import numpy as np
     from recon.viz.sheets import contact_sheet
     pairs = open_pairs(cfg)
-    names = tqdm(islice(pairs.names, limit), desc="sheet", unit="subject")
+    names = tqdm(measured[:limit], desc="sheet", unit="subject")
     strips = [subject_strip(pairs.load(name), size) for name in names]
     columns = 1 if len(strips) == 1 else 2
     picture = (contact_sheet(strips, columns, gap=8)*255).round().astype(np.uint8)

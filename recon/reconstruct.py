@@ -182,8 +182,8 @@ def format_report(report: dict) -> str:
 # %% ../nbs/05_reconstruct.ipynb #aec65c30
 def open_model(cfg: Reconstruct):
     "Return the checkpoint that the options mean; say which it is, and where its normal predictor was never trained."
-    from recon.runs.checkpoint import choose_checkpoint
-    checkpoint, reason = choose_checkpoint(cfg.model)
+    from recon.runs.sith import choose_model
+    checkpoint, reason = choose_model(cfg.model)
     print(f"model: {checkpoint.folder}, stage {checkpoint.stage}, step {checkpoint.global_step:,}: {reason}")
     if not cfg.true_normals and not checkpoint.predictor_trained:
         print("warning: the normal predictor of this model was never trained, and meshes follow its normals; "

@@ -201,7 +201,7 @@ def test_the_card_says_only_what_files_record(reconstructed, tmp_path, capsys):
         made = dict(view=0, true_normals=False, model=used)
         (tmp_path/"meshes"/f"{name}.json").write_text(json.dumps(made))
     found = main(Evaluate(**reconstructed))
-    assert (found["card"]["model"], found["card"]["predictor"]) == (used, f"{used}, step 1")
+    assert (found["card"]["model"], found["card"]["predictor"]) == (used, f"{used}, step 1, which made the meshes")
     assert (found["card"]["normals"], found["card"]["trained_on"]) == ("predicted", "some")
     other = main(Evaluate(**reconstructed, model=str(tmp_path/"newer")))["card"]
     assert other["model"] == used and other["predictor"].startswith(str(tmp_path/"newer"))
@@ -212,3 +212,28 @@ def test_a_damaged_reconstruction_does_not_stop_the_others(reconstructed, tmp_pa
     (tmp_path/"meshes"/"b.glb").write_bytes(b"no mesh")
     found = main(Evaluate(**reconstructed))
     assert (list(found["people"]), list(found["failed"])) == (["a"], ["b"])
+
+
+def test_a_sith_file_is_a_model_for_reconstruction_and_evaluation(reconstructed, tmp_path, monkeypatch):
+    "Of small networks in place of the published ones."
+    from recon.evaluate import Evaluate, main
+    from recon.nets.model import ModelOptions, Reconstructor
+    from recon.reconstruct import Reconstruct
+    from recon.reconstruct import main as reconstruct
+    from recon.runs import sith
+    tiny = dict(nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=8)
+    sizes = ModelOptions(**tiny, residual_sdf=True)               # before training the surface is the body's
+    networks = {name: (lambda name=name: getattr(Reconstructor(sizes), name)) for name in sith.PUBLISHED_NETWORKS}
+    monkeypatch.setattr(sith, "PUBLISHED_NETWORKS", networks)
+    monkeypatch.setattr(sith.SithCheckpoint, "options", property(lambda self: sizes))
+    monkeypatch.setattr(sith.SithCheckpoint, "config", property(lambda self: dict(image_size=64)))
+    sith.save(tmp_path/"model.pth", Reconstructor(sizes), epoch=4, global_step=40)
+    cfg = Reconstruct(model=str(tmp_path/"model.pth"), save_root=str(tmp_path/"05"), resolution=32, split="")
+    cfg.data_root = reconstructed["data_root"]
+    meshes = reconstruct(cfg)
+    found = main(Evaluate(**reconstructed | dict(results=cfg.save_root)))
+    assert list(found["people"]) == list(meshes) and found["normal_error_deg"] > 0
+    assert found["card"]["predictor"] == f"{tmp_path/'model.pth'}, step 40, which made the meshes"
+    sith.save(tmp_path/"model.pth", Reconstructor(sizes))
+    card = main(Evaluate(**reconstructed | dict(results=cfg.save_root)))["card"]
+    assert card["predictor"] is None, "the file holds other weights by now"

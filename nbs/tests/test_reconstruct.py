@@ -22,7 +22,7 @@ def checkpoint(tmp_path, monkeypatch):
     found = SimpleNamespace(
         folder=tmp_path/"run"/"checkpoints"/"0000003", stage=3, global_step=3, written=1., predictor_trained=True,
         config=dict(image_size=64), metadata=dict(files={"model.safetensors": "0a"}), model=lambda: None)
-    monkeypatch.setattr("recon.runs.checkpoint.choose_checkpoint", lambda path: (found, "the newest"))
+    monkeypatch.setattr("recon.runs.sith.choose_model", lambda path: (found, "the newest"))
     return found
 
 

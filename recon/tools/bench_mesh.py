@@ -22,7 +22,7 @@ from ..mesh.bake import bake
 from ..metrics import surface_metrics
 from ..nets.inference import Reconstruction, Scene, reconstruct
 from ..nets.model import ModelOptions, Reconstructor
-from ..runs.checkpoint import choose_checkpoint
+from ..runs.sith import choose_model
 from .bench import machine_card
 from .goals import Row, as_table, exit_if_missed
 from ..train_full import TrainFull
@@ -145,7 +145,7 @@ def measured_rows(cfg: BenchMesh, checkpoint):
 
 def main(cfg: BenchMesh) -> list[Row]:
     "Print the machine and the table."
-    checkpoint, _ = choose_checkpoint(cfg.model)
+    checkpoint, _ = choose_model(cfg.model)
     print(f"{machine_card(torch.get_num_threads())}; {checkpoint.folder}\n\n{as_table([], 'time')}", flush=True)
     rows = []
     for more in measured_rows(cfg, checkpoint):

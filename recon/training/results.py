@@ -86,7 +86,7 @@ def compare_with_stage_2(run: Run, limit: int = 8, resolution: int = 144, points
     found = {f"stage {c.stage}": measure_on_predicted(c, subjects, resolution) for c in (third, second)}
     both = [name for name in subjects.names if all(name in rows for rows in found.values())]
     rows = {title: [numbers[name] for name in both] for title, numbers in found.items()}
-    return (f"{markdown_table(rows, ('stage 3', 'stage 2'))}\n\nMean [95 % bootstrap interval over {len(both)} test subjects]; the last line "
+    return (f"{markdown_table(rows, ('stage 3', 'stage 2'))}\n\nMean [95 % interval over {len(both)} test subjects]; the last line "
             f"pairs them by subject. Inputs: predicted normals (stage 2: by stage 1's predictor), true body, true back view; "
-            f"grid {resolution}; protocol sith after ICP, 100,000 samples a mesh, seed 0; distances in 1/1000 of half the cube; "
+            f"grid {resolution}; protocol rigid after ICP, 100,000 samples a mesh, seed 0; distances in 1/1000 of half the cube; "
             "checkpoints: the last.")

@@ -86,7 +86,7 @@ def render_gt_maps(scan: trimesh.Trimesh, item: dict) -> dict:
     return item | dict(front_nrm_img=front * item["front_mask"], back_nrm_img=back.flip(-1) * item["back_mask"])
 
 # %% ../../nbs/training/validate.ipynb #e78f4f23
-def measure_mesh(mesh: trimesh.Trimesh, scan: trimesh.Trimesh, protocol: str = "sith", align: bool = True) -> dict:
+def measure_mesh(mesh: trimesh.Trimesh, scan: trimesh.Trimesh, protocol: str = "rigid", align: bool = True) -> dict:
     "Measure distances by protocol, and silhouette overlap from front and side."
     overlap = dict(iou_front=silhouette_iou(mesh, scan, 0), iou_side=silhouette_iou(mesh, scan, 90))
     return surface_metrics(mesh, scan, protocol, align) | overlap
@@ -170,7 +170,7 @@ def validate_subject(
     return found
 
 # %% ../../nbs/training/validate.ipynb #3e66727b
-CARD = ("protocol sith, ICP, 100000 samples a mesh, seed 0; p2s and s2p in halves of the cube (printed x1000), "
+CARD = ("protocol rigid, ICP, 100000 samples a mesh, seed 0; p2s and s2p in halves of the cube (printed x1000), "
         "fscore in percent, deg in degrees, color_255 in steps of 255")
 
 def score(stage: int, numbers: dict) -> float | None:
