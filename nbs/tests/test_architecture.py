@@ -6,7 +6,7 @@ from conftest import ROOT
 
 # From the ground up. A module imports from its own room and from the rooms before it.
 ROOMS = (
-    "files config conventions geometry body synth mesh metrics fitting photo nets data back runs viz training "
+    "files threads config conventions geometry body synth mesh metrics fitting photo nets data back runs viz training "
     "build_dataset train_normal train_full train_hallucinate fit hallucinate reconstruct evaluate app tools testing"
 ).split()
 STAGES = "build_dataset train_normal train_full train_hallucinate fit hallucinate reconstruct evaluate".split()

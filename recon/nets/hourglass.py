@@ -7,6 +7,7 @@ __all__ = ['ConvBlock', 'Hourglass']
 
 # %% ../../nbs/nets/hourglass.ipynb #477e1ab4
 import torch
+from fastcore.basics import patch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -79,12 +80,14 @@ class Hourglass(nn.Module):
         self.l0 = nn.Conv2d(channels, features, 1)
         self.skip_conv = nn.Conv2d(in_channels, features, 3, stride=2, padding=1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        h, w = image.shape[-2:]
-        step = 2**(self.depth + 1)
-        if h % step or w % step: raise ValueError(f"image is {h}x{w}; expected both sides to be multiples of {step}")
-        x = F.relu(self.bn1(self.conv1(image)))
-        x = self.conv4(self.conv3(self.conv2(x)))
-        x = self.top_m_0(self.m0(x))
-        x = F.relu(self.bn_end0(self.conv_last0(x)))
-        return self.l0(x) + self.skip_conv(image)
+# %% ../../nbs/nets/hourglass.ipynb #0d16e2d5
+@patch
+def forward(self: Hourglass, image: Tensor) -> Tensor:
+    h, w = image.shape[-2:]
+    step = 2**(self.depth + 1)
+    if h % step or w % step: raise ValueError(f"image is {h}x{w}; expected both sides to be multiples of {step}")
+    x = F.relu(self.bn1(self.conv1(image)))
+    x = self.conv4(self.conv3(self.conv2(x)))
+    x = self.top_m_0(self.m0(x))
+    x = F.relu(self.bn_end0(self.conv_last0(x)))
+    return self.l0(x) + self.skip_conv(image)

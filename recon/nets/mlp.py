@@ -44,6 +44,11 @@ LAYER_TYPES = dict(
     l_1_norm=partial(_parametrize, rule=_SumAtMostOne(0)),
     l_inf_norm=partial(_parametrize, rule=_SumAtMostOne(1)))
 
+# %% ../../nbs/nets/mlp.ipynb #0a534ef3
+def _zero(layer: nn.Linear):
+    "Set weights and biases to zero."
+    for parameter in layer.parameters(): nn.init.zeros_(parameter)
+
 # %% ../../nbs/nets/mlp.ipynb #0a534ef5
 class FieldMLP(nn.Module):
     "Features of points (..., `in_dim`) to values (..., `out_dim`)."
@@ -68,9 +73,8 @@ class FieldMLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(n, width) for n in [in_dim, *widths])
         self.lout = nn.Linear(width, out_dim)
         for layer in self.layers: LAYER_TYPES[layer_type](layer)
-        if not zero_start: LAYER_TYPES[layer_type](self.lout)
-        else:
-            for parameter in self.lout.parameters(): nn.init.zeros_(parameter)
+        if zero_start: _zero(self.lout)
+        else: LAYER_TYPES[layer_type](self.lout)
 
     def forward(self, x: Tensor) -> Tensor:
         h = x

@@ -51,6 +51,7 @@ class Metadata(TypedDict, total=False):
     best: dict | None # name, value and global step of the best checkpoint when this one was written
     files: dict       # name -> SHA-256
 
+# %% ../../nbs/runs/checkpoint.ipynb #4a1f0c94
 METADATA = "card.json"
 
 def checksummed(metadata: Metadata) -> str:
@@ -282,7 +283,7 @@ def _to_disk(folder: Path):
         try: os.fsync(handle)
         finally: os.close(handle)
 
-# %% ../../nbs/runs/checkpoint.ipynb #4749d962
+# %% ../../nbs/runs/checkpoint.ipynb #4749d961
 def _write(partial: Path, model: Reconstructor, state: dict, metadata: Metadata):
     "Write the files of a checkpoint."
     partial.mkdir()
@@ -293,6 +294,7 @@ def _write(partial: Path, model: Reconstructor, state: dict, metadata: Metadata)
     (partial/METADATA).write_text(checksummed(metadata | dict(files=digests)))
     _to_disk(partial)
 
+# %% ../../nbs/runs/checkpoint.ipynb #4749d963
 def save_checkpoint(
     folder: Path,              # of the run's checkpoints
     model: Reconstructor,
@@ -388,7 +390,8 @@ def _plain(config: dict) -> dict:
 
 def changed_options(before: dict, now: dict) -> dict[str, tuple]:
     "Options that the weights depend on and that differ between two configurations: name -> (before, now)."
-    before, now = _plain(before), _plain(now)
+    before = _plain(before)
+    now = _plain(now)
     names = [name for name in now if name not in NON_TRAINING_OPTIONS and name in before]
     return {name: (before[name], now[name]) for name in names if before[name] != now[name]}
 

@@ -33,7 +33,8 @@ PART = "recon: "      # prefix of the parts that the loop marks
 def read_costs(events, cuda: bool, steps: int, wait: float) -> Costs:
     "Sort a profiler's averaged events."
     own, total = ("self_device_time_total", "device_time_total") if cuda else ("self_cpu_time_total", "cpu_time_total")
-    operators, parts = {}, {}
+    operators = {}
+    parts = {}
     for event in events:
         if not event.key.startswith(PART): operators[event.key] = getattr(event, own)/1e6/steps
         elif not str(event.device_type).endswith("CUDA"): parts[event.key.removeprefix(PART)] = getattr(event, total)/1e6/steps
@@ -41,9 +42,11 @@ def read_costs(events, cuda: bool, steps: int, wait: float) -> Costs:
     largest_first = sorted(operators.items(), key=lambda item: -item[1])
     return Costs(sum(getattr(event, own) for event in counted)/1e6/steps, parts, dict(largest_first), wait/steps)
 
+# %% ../../nbs/tools/profile.ipynb #4d7b02ea
 def profile_steps(trainer: Trainer, steps: int = 2) -> Costs:
     "Profile some training steps, after two to warm up."
-    batches, cuda = trainer.batches(), trainer.device.type == "cuda"
+    batches = trainer.batches()
+    cuda = trainer.device.type == "cuda"
     for _ in range(2): trainer.update(next(batches))
     trainer.meter.restart()
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]

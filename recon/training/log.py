@@ -24,7 +24,8 @@ from ..viz.live import LiveCurves, LiveImage
 class Tolerant:
     "Makes calls that must not end a run: the first error is printed; after three in a row there are no more calls."
     def __init__(self, what: str, limit: int = 3):
-        self.what, self.limit = what, limit
+        self.what = what
+        self.limit = limit
         self.failures = 0          # in a row
         self.reported = False
 
@@ -83,7 +84,8 @@ def start_wandb(trainer):
     except Exception as error:
         if mode != "online": raise
         tqdm.write(f"Weights & Biases does not answer ({type(error).__name__}: {str(error)[:120]})")
-        mode, session = "offline", start("offline")
+        mode = "offline"
+        session = start(mode)
     if mode == "offline":
         tqdm.write(f"Weights & Biases: offline, logged below {trainer.folder/'wandb'}; `wandb sync` sends it later")
     return session
@@ -200,6 +202,7 @@ class LiveRun:
         path = resolve_path(line["valid"])/"preview.jpg"
         if path.exists(): self.picture(Image.open(path), f"validation, epoch {line['epoch']:.0f}, step {line['step']}")
 
+# %% ../../nbs/training/log.ipynb #6e19f4c9
 @patch
 def catch_up(self: LiveRun, before: float = float("inf")):
     "Show what was logged before a step."

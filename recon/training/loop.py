@@ -112,8 +112,11 @@ class Meter:
 
     def restart(self):
         "Begin a new line."
-        self.steps, self.sums, self.recent = 0, {}, []
-        self.waited, self.since = 0., time.perf_counter()
+        self.steps = 0
+        self.sums = {}
+        self.recent = []       # losses of each step since they were last looked at
+        self.waited = 0.       # seconds
+        self.since = time.perf_counter()
 
     def add(self, losses: dict[str, Tensor]):
         "Add a step's losses."
@@ -135,14 +138,17 @@ class Meter:
         yield
         self.since += time.perf_counter() - began
 
-    def first_bad(self) -> tuple[int, str, float] | None:
-        "How many steps ago a loss was first not finite, its name and value."
-        recent, self.recent = self.recent, []
-        if not recent: return None
-        values = torch.stack([torch.stack(list(losses.values())) for losses in recent])
-        if values.isfinite().all(): return None
-        step, column = (~values.isfinite()).nonzero()[0].tolist()
-        return len(recent) - 1 - step, list(recent[step])[column], values[step, column].item()
+# %% ../../nbs/training/loop.ipynb #c5e2f08c
+@patch
+def first_bad(self: Meter) -> tuple[int, str, float] | None:
+    "How many steps ago a loss was first not finite, its name and value; looks at each step once."
+    recent = self.recent
+    self.recent = []
+    if not recent: return None
+    values = torch.stack([torch.stack(list(losses.values())) for losses in recent])
+    if values.isfinite().all(): return None
+    step, column = (~values.isfinite()).nonzero()[0].tolist()
+    return len(recent) - 1 - step, list(recent[step])[column], values[step, column].item()
 
 # %% ../../nbs/training/loop.ipynb #0f8e41c6
 def open_training_data(cfg: TrainOptions) -> ReconDataset:
@@ -166,7 +172,8 @@ def read_template(data: ReconDataset, model: Reconstructor, stage: int) -> BodyT
 class Trainer:
     "One run of one stage. `fit` trains."
     def __init__(self, cfg: TrainOptions, stage: int, device: torch.device = None):
-        self.cfg, self.stage = cfg, stage
+        self.cfg = cfg
+        self.stage = stage
         self.ranks = Ranks()
         self.device = device or self.ranks.device
         torch.manual_seed(cfg.seed)
@@ -189,7 +196,8 @@ class Trainer:
 @patch
 def describe(self: Trainer) -> str:
     "What the run is about to do."
-    cfg, order, count = self.cfg, self.order, self.ranks.count
+    cfg, order = self.cfg, self.order
+    count = self.ranks.count
     trained = sum(p.numel() for p in learning(self.model))
     where = f"{self.device}" if count == 1 else f"{count} processes ({self.device.type})"
     text = (f"Stage {self.stage} ({', '.join(learning_rates(cfg, self.stage))}): {trained/1e6:.1f} M parameters, "
@@ -200,21 +208,7 @@ def describe(self: Trainer) -> str:
     return (f"This CPU has no instructions for mixed_precision={cfg.mixed_precision} and would imitate them slowly: "
             f"the run stays in float32\n{text}")
 
-# %% ../../nbs/training/loop.ipynb #ae53d152
-@patch
-def resume(self: Trainer) -> Trainer:
-    "Load what the option `resume` names; archive and rewind what an earlier run left after it. Acts once."
-    if self.run is not None: return self
-    is_main = self.ranks.is_main
-    source = self.ranks.broadcast(find_start(self.cfg, self.stage, self.folder) if is_main else None)
-    self.origin = self._load(source)
-    if is_main:
-        archived = archive_later(self.folder, self.global_step)
-        if archived: self.origin += f"; what an earlier run left after it is now in {archived}"
-        Run(self.folder).rewind(self.global_step)
-    self.run = Run.create(self.folder, self.cfg) if is_main else Run(self.folder)
-    return self
-
+# %% ../../nbs/training/loop.ipynb #ae53d154
 @patch
 def _load(self: Trainer, source: Checkpoint | Path | None) -> str:
     "Load what `source` holds; say in words where the run starts."
@@ -237,6 +231,21 @@ def _load_sith(self: Trainer, path: Path) -> str:
     load_weights(self.model, self.model.state_dict() | theirs, path)
     self.predictor_trained = any(name.startswith("nrm_encoder.") for name in theirs)
     return f"with the weights of {path}"
+
+# %% ../../nbs/training/loop.ipynb #ae53d152
+@patch
+def resume(self: Trainer) -> Trainer:
+    "Load what the option `resume` names; archive and rewind what an earlier run left after it. Acts once."
+    if self.run is not None: return self
+    is_main = self.ranks.is_main
+    source = self.ranks.broadcast(find_start(self.cfg, self.stage, self.folder) if is_main else None)
+    self.origin = self._load(source)
+    if is_main:
+        archived = archive_later(self.folder, self.global_step)
+        if archived: self.origin += f"; what an earlier run left after it is now in {archived}"
+        Run(self.folder).rewind(self.global_step)
+    self.run = Run.create(self.folder, self.cfg) if is_main else Run(self.folder)
+    return self
 
 # %% ../../nbs/training/loop.ipynb #4f82c7d5
 @patch
@@ -308,7 +317,8 @@ def update(self: Trainer, micro_batches: list[Batch]) -> tuple[dict, dict]:
 @patch
 def measure(self: Trainer, grad_norms: dict) -> dict:
     "The line to log: means since the last line, norms and rates by group, times."
-    meter, order, now = self.meter, self.order, time.perf_counter()
+    meter, order = self.meter, self.order
+    now = time.perf_counter()
     norms = {f"grad_{name}": value for name, value in grad_norms.items()}
     means = self.ranks.sum(torch.stack(list(meter.sums.values()))) / meter.steps
     values = torch.cat([means, torch.stack(list(norms.values()))]).tolist()

@@ -35,15 +35,18 @@ def predict_test_normals(run: Run, limit: int = 4) -> list[dict]:
     results = []
     for name in subjects.names[:limit]:
         item = subjects.inputs(name)
-        pred, true, mask = predict_maps(model, item)["front"], item["front_nrm_img"], item["front_mask"]
+        pred = predict_maps(model, item)["front"]
+        true, mask = item["front_nrm_img"], item["front_mask"]
         results.append(dict(subject=name, pred=pred, true=true, mask=mask, degrees=mean_angular_error(pred, true, mask)))
     return results
 
 # %% ../../nbs/training/results.ipynb #e5a6c71b
 def reconstruct_test_subjects(run: Run, limit: int = 2, resolution: int = 192) -> list[dict]:
     "Reconstruct test subjects on predicted normals: images, normal maps, mesh, scan and bare body of each."
-    subjects, checkpoint = test_subjects(run.config), find_checkpoint(run.folder)
-    model, predictor = checkpoint.model(), load_predictor(checkpoint)
+    subjects = test_subjects(run.config)
+    checkpoint = find_checkpoint(run.folder)
+    model = checkpoint.model()
+    predictor = load_predictor(checkpoint)
     if predictor is None:
         print("no normal predictor of this size has been trained (stage 1): these are reconstructed on true normals")
     results = []
@@ -60,7 +63,9 @@ def reconstruct_test_subjects(run: Run, limit: int = 2, resolution: int = 192) -
 @torch.no_grad()
 def measure_on_predicted(checkpoint: Checkpoint, subjects: DatasetSubjects, resolution: int = 144) -> dict[str, dict]:
     "Numbers of each subject reconstructed on predicted normals, by name. Raise ValueError without a trained predictor."
-    model, predictor, body, rows = checkpoint.model().eval(), load_predictor(checkpoint), subjects.body, {}
+    model = checkpoint.model().eval()
+    predictor = load_predictor(checkpoint)
+    body, rows = subjects.body, {}
     if predictor is None:
         raise ValueError(f"{checkpoint.folder}: no normal predictor of this size has been trained; run 01_train_normal")
     for name in tqdm(subjects.names, desc=f"stage {checkpoint.stage} on predicted normals", unit="subject"):
@@ -75,6 +80,7 @@ def measure_on_predicted(checkpoint: Checkpoint, subjects: DatasetSubjects, reso
         rows[name] = numbers | dict(normal_deg=degrees, color_255=color_error(scene.rgb, item))
     return rows
 
+# %% ../../nbs/training/results.ipynb #18d9fa50
 def compare_with_stage_2(run: Run, limit: int = 8, resolution: int = 144, points: int = 8192) -> str:
     "Table of a stage-3 run beside the newest stage 2 of its sizes on test subjects, and of their difference; its card below."
     third = find_checkpoint(run.folder)

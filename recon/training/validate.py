@@ -151,15 +151,18 @@ def measure_fields(model: Reconstructor, item: dict, body: RestBody, scan, optio
     error = color_error(scene.rgb, item)
     return numbers if error is None else numbers | dict(color_255=error), result
 
+# %% ../../nbs/training/validate.ipynb #94c1e7d2
 @torch.no_grad()
 def validate_subject(
     name: str, subjects: Subjects, body: RestBody | None, stage: int, model: Reconstructor, predictor: Reconstructor | None,
     options,   # grid_size, subdivide
 ) -> SubjectResult:
     "Measure and draw one subject. Raise ValueError or OSError where it cannot be read or has no surface."
-    item, scan, found = subjects.inputs(name), subjects.scan(name), SubjectResult(name)
+    item, scan = subjects.inputs(name), subjects.scan(name)
+    found = SubjectResult(name)
     if scan is not None and "front_nrm_img" not in item: item = render_gt_maps(scan, item)
-    maps, true = maps_to_try(stage, model, predictor, item), gt_maps(item)
+    maps = maps_to_try(stage, model, predictor, item)
+    true = gt_maps(item)
     if "pred" in maps and true: found.numbers["pred_normal_deg"] = two_sided_angular_error(maps["pred"], true, item)
     for given in maps:
         if stage == 1: break
@@ -207,7 +210,9 @@ class Validator:
     "Validates a model after an epoch: `validator(model, epoch, stop_requested)`."
     def __init__(self, options, stage: int, subjects: Subjects, body: RestBody | None, predictor: Reconstructor = None,
                  name: str = "validation"):
-        self.options, self.stage, self.subjects, self.body, self.name = options, stage, subjects, body, name
+        self.options, self.stage = options, stage
+        self.subjects, self.body = subjects, body
+        self.name = name                 # of what its metric is called
         self.predictor = predictor       # of stage 2; the others have their own
         self.names = subjects.names[:options.num_valid_samples]
         self.place = f"{options.save_root}/{options.exp_name}/valid"
@@ -250,7 +255,8 @@ def record(self: Validator, epoch: int, results: list[SubjectResult], seconds: f
 def __call__(self: Validator, model: Reconstructor, epoch: int, stop_requested=False) -> Validation | None:
     "Validate if it is time; None if it is not, if nothing could be measured, or after Ctrl-C."
     if not self.is_due(epoch): return None
-    began, was_training = time.perf_counter(), model.training
+    began = time.perf_counter()
+    was_training = model.training
     try: results = self.see_subjects(model.eval(), stop_requested)
     except KeyboardInterrupt:
         if not stop_requested: raise
