@@ -60,7 +60,8 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Path:
     "A project with a small dataset, the explorer, and an executed notebook that shows a mesh."
-    from recon.data.writer import ball_subject, write_index, write_subject
+    from recon.testing import ball_subject
+    from recon.data.writer import write_index, write_subject
 
     folder = tmp_path_factory.mktemp("project")
     (folder/"settings.ini").write_text("[DEFAULT]\nlib_name = toy\n")

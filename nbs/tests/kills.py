@@ -22,7 +22,8 @@ from processes import forked
 import recon.data.build as one
 import recon.data.pool as many
 from recon.build_dataset import BuildDataset, main
-from recon.data.writer import ball_subject, is_whole
+from recon.testing import ball_subject
+from recon.data.writer import is_whole
 
 PEOPLE = 40
 

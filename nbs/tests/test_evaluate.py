@@ -172,7 +172,8 @@ def test_the_original_alignment_scales_and_says_so(folders, tmp_path, capsys):
 @pytest.fixture
 def reconstructed(tmp_path):
     "Two balls of a dataset called people.h5, reconstructed; a run that made the meshes and a newer one."
-    from recon.data.writer import ball_subject, write_index, write_subject
+    from recon.testing import ball_subject
+    from recon.data.writer import write_index, write_subject
     from recon.nets.model import ModelOptions, Reconstructor
     from recon.runs.checkpoint import save_checkpoint
     files = [tmp_path/"subjects"/f"{name}.h5" for name in SIZES]

@@ -52,7 +52,8 @@ CASES = [("parts", 3), ("processes", 1), ("processes", 2), ("both", 3)]
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     "Eight balls, four views each."
-    from recon.data.writer import ball_subject, write_index, write_subject
+    from recon.testing import ball_subject
+    from recon.data.writer import write_index, write_subject
 
     folder, names = tmp_path_factory.mktemp("balls"), [f"ball{k}" for k in range(8)]
     for k, name in enumerate(names):  # of different sizes, so that masks and points near the surface differ in number

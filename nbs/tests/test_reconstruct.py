@@ -45,7 +45,8 @@ def made(monkeypatch):
 
 def write_data(path, names=("one", "two"), color=None):
     "A dataset of balls."
-    from recon.data.writer import ball_subject, write_index, write_subject
+    from recon.testing import ball_subject
+    from recon.data.writer import write_index, write_subject
 
     files = []
     for name in names:

@@ -41,7 +41,8 @@ TINY = dict(
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory):
     "A dataset of balls: four to train on, two to validate on, one to measure."
-    from recon.data.writer import ball_subject, write_index, write_subject
+    from recon.testing import ball_subject
+    from recon.data.writer import write_index, write_subject
 
     folder, names = tmp_path_factory.mktemp("balls"), list("abcdefg")
     for name in names:

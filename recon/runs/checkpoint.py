@@ -96,9 +96,6 @@ class Checkpoint:
     @property
     def config(self) -> dict: return self.metadata["config"]    # the stage's options, by the names of their time
 
-    card = property(lambda self: self.metadata)     # TODO: until all rooms say metadata and stage
-    step = property(lambda self: self.stage)
-
 # %% ../../nbs/runs/checkpoint.ipynb #409f1f86
 def _digest(path: Path) -> str:
     "SHA-256 of a file."
