@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'MESHES', 'Reference', 'Evaluator', 'ResultFolder', 'Pair', 'model_of_meshes', 'Pairs', 'method_meshes',
-           'body_regions', 'measure_subject', 'known_clothing', 'subject_inputs', 'describe_inputs', 'subjects_split',
-           'describe_subjects', 'describe_models', 'measure_each', 'describe_failures', 'check_failures', 'collect',
-           'rows_by_method', 'result_tables', 'baseline_wins', 'format_report', 'write_evaluation', 'meshes_by_id',
-           'pair_folders', 'measure_files']
+           'body_regions', 'measure_subject', 'known_clothing', 'example_pair', 'time_subjects', 'subject_inputs',
+           'describe_inputs', 'subjects_split', 'describe_subjects', 'describe_models', 'measure_each',
+           'describe_failures', 'check_failures', 'collect', 'rows_by_method', 'result_tables', 'baseline_wins',
+           'format_report', 'write_evaluation', 'meshes_by_id', 'pair_folders', 'measure_files']
 
 # %% ../../nbs/runs/evaluation.ipynb #11c87415
 import json
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+import numpy as np
 import torch
 import trimesh
 from torch import Tensor
 from fastcore.basics import patch
 from ..data.reader import ReconDataset, read_split
-from ..data.subjects import DatasetSubjects, Subjects, open_subjects
+from ..data.subjects import DatasetSubjects, Subjects, anny_body, open_subjects
 from ..files import atomic_write, resolve_path
 from ..metrics.align import align_to_scan, procedure_of
 from ..metrics.card import Inputs, card_line, make_card
@@ -238,6 +240,30 @@ def known_clothing(config: dict) -> float | None: # `config` of the training run
     except (OSError, ValueError, KeyError) as error:
         reason = "the model names no dataset" if isinstance(error, KeyError) else error
         print(f"no inflated body, as the training subjects are not there: {reason}")
+
+# %% ../../nbs/runs/evaluation.ipynb #1cfd911e
+def example_pair(subdivisions: int = 2) -> Pair:
+    "A body in wavy clothes, and a reconstruction that misses the waves; 4**`subdivisions` as many faces as the body."
+    body = anny_body()
+    corners = body.canonical.amax(0), body.canonical.amin(0)
+    vertices = (body.canonical - sum(corners)/2)*(1.9/(corners[0] - corners[1]).max())
+    bare = trimesh.Trimesh(vertices.numpy(), body.faces.numpy(), process=False)
+    fine = bare
+    for _ in range(subdivisions): fine = fine.subdivide()
+    waves = np.sin(60*fine.vertices[:, 1:2])
+    scan = trimesh.Trimesh(fine.vertices + .01*(1 + waves)*fine.vertex_normals, fine.faces, process=False)
+    mesh = trimesh.Trimesh(fine.vertices + .012*fine.vertex_normals, fine.faces, process=False)
+    mask = SampledSurface(scan).outline(0, 512)[None].float()
+    return Pair("example", "", dict(front_mask=mask), None, mesh, scan, bare)
+
+def time_subjects(evaluator: Evaluator, pair: Pair, repeats: int = 2) -> tuple[float, float]:
+    "Seconds and seconds of all cores that a subject takes, with every baseline; the fastest of `repeats`."
+    seconds = []
+    for _ in range(repeats):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        measure_subject(evaluator, pair, clothing=.01)
+        seconds.append((time.perf_counter() - start, time.process_time() - start_cpu))
+    return min(seconds)
 
 # %% ../../nbs/runs/evaluation.ipynb #1ce8d419
 def _mixture(values: list[str]) -> str:
