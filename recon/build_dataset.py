@@ -271,11 +271,13 @@ def _describe_guess(forecast) -> str:
 
     return f"{format_duration(sum(cost.seconds for cost in forecast.costs.values()))} and {format_bytes(forecast.size)}"
 
+# %% ../nbs/00_build_dataset.ipynb #9cea5a63
 def _print_summary(results, seconds: float, guess: str):
     "Print what was built, and what it took beside what was expected."
     from recon.files import format_bytes, format_duration
 
-    work, size = sum(result.seconds for result in results), sum(result.size for result in results)
+    work = sum(result.seconds for result in results)
+    size = sum(result.size for result in results)
     built = sum(not result.problem for result in results)
     print(f"{built} subjects in {format_duration(seconds)}: {format_duration(work)} of a core and "
           f"{format_bytes(size)}; expected were {guess}")

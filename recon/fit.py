@@ -136,6 +136,7 @@ def fit_figure(cfg: Fit, figure):
     fit = fit_photo(evidence, cfg.distance, cfg.lifter, known=known_shape(cfg), rates=free_rates(cfg))
     return evidence, fit, score_fit(fit, evidence)
 
+# %% ../nbs/03_fit.ipynb #6195f003
 def record(cfg: Fit, figure, fit, score) -> dict:
     "What fit/NAME.json holds."
     from recon.fitting.photo import to_dict
@@ -146,6 +147,7 @@ def record(cfg: Fit, figure, fit, score) -> dict:
         mask_given=figure.mask_given, keypoints_given=figure.keypoints_given,
         placement=asdict(figure.placement), frame="cube [-1,1], x right, y up, z to the camera, orthographic")
 
+# %% ../nbs/03_fit.ipynb #7026a888
 def write_person(cfg: Fit, name: str, figure) -> list[str]:
     "Fit one person and write its files; its warnings."
     import cv2
@@ -190,6 +192,7 @@ def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
     remember(folder, name, key, names)
     return names
 
+# %% ../nbs/03_fit.ipynb #d2e1593f
 def main(cfg: Fit) -> dict[str, list[str]]:
     "Fit all photos; the names of the people by photo. ValueError where nobody could be fitted."
     known_shape(cfg)

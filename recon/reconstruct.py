@@ -100,7 +100,9 @@ def write_meshes(cfg: Reconstruct, name: str, result, scene, metadata: dict) -> 
     "Write all mesh files of one subject; return a report on the mesh."
     from recon.mesh.report import close_holes, mesh_report
     from recon.mesh.files import export_mesh
-    vertices, faces, colors = result.vertices, result.faces, result.colors.cpu()
+    vertices = result.vertices
+    faces = result.faces
+    colors = result.colors.cpu()
     if cfg.close_holes:
         vertices, faces = close_holes(vertices, faces)
         if len(vertices) > len(colors): colors = scene.rgb(vertices).cpu()

@@ -68,7 +68,11 @@ class BackPairs(Dataset):
         mirror: bool = True,    # half of the figures are mirrored
         seed: int = 0,
     ):
-        self.data, self.views, self.spread, self.mirror, self.seed = data, views, spread, mirror, seed
+        self.data = data
+        self.views = views
+        self.spread = spread
+        self.mirror = mirror
+        self.seed = seed
         self.body = RestBody(data.body_faces, data.canonical, data.body_regions)
         self.epoch = 0
 

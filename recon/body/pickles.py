@@ -181,7 +181,9 @@ class _Tensor(_Shell):
     def array(self):
         storage, offset, size, strides = self.arguments[:4]
         if not isinstance(storage, _Storage): raise Refused("a tensor without its storage")
-        values, size, strides = storage.array(), _make_shape(size), _make_shape(strides)
+        values = storage.array()
+        size = _make_shape(size)
+        strides = _make_shape(strides)
         if type(offset) is not int or offset < 0: raise Refused("a tensor that begins before its storage")
         last = offset + sum((n - 1)*step for n, step in zip(size, strides))
         empty = math.prod(size) == 0

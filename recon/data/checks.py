@@ -162,7 +162,8 @@ def overlay(
     "Scan, and scan with its body, from several sides."
     columns = []
     for azimuth in azimuths:
-        seen, inner = cast_view(scan, size, azimuth), cast_view(body, size, azimuth)
+        seen = cast_view(scan, size, azimuth)
+        inner = cast_view(body, size, azimuth)
         grey = torch.where(seen.mask, _brightness(seen, scan, azimuth), 1.)[..., None].expand(-1, -1, 3)
         pokes_out = (inner.depth > seen.depth + out)[..., None]
         paint = torch.where(pokes_out, torch.tensor([.9, .1, .1]), torch.tensor([1., .6, .2]))
@@ -232,7 +233,8 @@ def _normalised_subject(files: ScanFiles, scan: PosedScan, model: BodyModel, hei
     "The subject in the cube, its surface and its body checked; `check_image` shows the body in it."
     scale, center = normalise(scan.vertices)
     def put(points): return (points - center) * scale if points is not None else torch.zeros(0, 3)
-    outer, body = MeshQuery(put(scan.vertices), scan.faces), MeshQuery(put(scan.body_vertices), model.faces)
+    outer = MeshQuery(put(scan.vertices), scan.faces)
+    body = MeshQuery(put(scan.body_vertices), model.faces)
     units = float(outer.vertices[:, 1].amax() - outer.vertices[:, 1].amin()) / height
     ambiguous = check_surface(outer, files.mesh, overlay(outer, body))
     found, image = check_alignment(outer, body, units, files.mesh)

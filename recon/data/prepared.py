@@ -95,7 +95,8 @@ def check_body(vertices: Tensor, faces: Tensor, mask: Tensor, path: Path):
     seen = cast_view(MeshQuery(vertices, faces), size).mask
     inside = torch.nn.functional.interpolate(mask[None], (size, size), mode="area")[0, 0] > .5
     both = float((seen & inside).sum())
-    on_mask, covered = both/max(1, int(seen.sum())), both/max(1, int(inside.sum()))
+    on_mask = both/max(1, int(seen.sum()))
+    covered = both/max(1, int(inside.sum()))
     if reach <= 2 and on_mask >= MIN_BODY_INSIDE and covered >= MIN_MASK_COVERED: return
     advice = "Is it in another unit (centimetres)?" if reach > 2 or covered < .05 else "Was it fitted to another image?"
     raise ValueError(f"{path}: body and mask do not overlap: {on_mask:.0%} of the body lies on the subject (at least "

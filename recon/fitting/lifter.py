@@ -152,13 +152,15 @@ class Bodies:
 def sample_bodies(count: int, generator: torch.Generator) -> Bodies:
     "Draw bodies, cameras and what a detector would say."
     def draw(*shape): return torch.rand(*shape, generator=generator)
-    angles, root = sample_angles(count, generator), sample_roots(count, generator)
+    angles = sample_angles(count, generator)
+    root = sample_roots(count, generator)
     shape = shape_library()[(draw(count)*len(shape_library())).long()]
     average = average_shape().expand(count, -1)
     body = point_body(2)
     with torch.no_grad():
         both = body(torch.cat([angles, angles]), torch.cat([shape, average])).keypoints
-    keypoints, standard = rotate(root[:, None], both[:count]), rotate(root[:, None], both[count:])
+    keypoints = rotate(root[:, None], both[:count])
+    standard = rotate(root[:, None], both[count:])
     tall = (keypoints[:, :, 1].amax(1) - keypoints[:, :, 1].amin(1)).clamp(min=.8)
     seen = project(keypoints, tall*(1.3 + 3*draw(count)))
     points, confidence = detector_noise(seen, generator)
@@ -183,11 +185,14 @@ def lifter_loss(lifted: Lifted, bodies: Bodies) -> Tensor:
     shape = (lifted.shape - bodies.shape[:, :SHAPE_KEPT]).square().mean()
     return chosen + .05*error.mean() + .02*cross_entropy(lifted.logits, best) + .1*shape
 
+# %% ../../nbs/fitting/lifter.ipynb #fbdaa942
 def train_lifter(minutes: float = 10., batch: int = 256, rate: float = 1e-3, seed: int = 0) -> tuple[Lifter,
     list[float]]:
     "Train for so many minutes on one thread; the lifter and its losses."
     torch.manual_seed(seed)
-    generator, lifter, losses = torch.Generator().manual_seed(seed), Lifter(), []
+    generator = torch.Generator().manual_seed(seed)
+    lifter = Lifter()
+    losses = []
     optimizer = torch.optim.AdamW(lifter.parameters(), rate, weight_decay=1e-4)
     start = time.process_time()
     while (share := (time.process_time() - start)/60/minutes) < 1:

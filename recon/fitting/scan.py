@@ -110,7 +110,8 @@ def _arm(joints: dict, side: str, lift: float, forward: float, elbow: float, twi
     target = axis_rotation(X, -forward) @ [sign*sin(radians(lift)), -cos(radians(lift)), 0]
     total = axis_rotation(target, -sign*twist) @ rotation_between(upper, target)
     raised = min(2*max(0, lift - 40)/110, 1)
-    clavicle, shoulder = scale_rotation(total, .12*raised), scale_rotation(total, .22*raised)
+    clavicle = scale_rotation(total, .12*raised)
+    shoulder = scale_rotation(total, .22*raised)
     return {f"clavicle.{side}": clavicle, f"shoulder01.{side}": shoulder,
             f"upperarm01.{side}": (clavicle @ shoulder).T @ total,
             f"lowerarm01.{side}": axis_rotation(np.cross(upper, lower), elbow - 20)}

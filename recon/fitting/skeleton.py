@@ -200,7 +200,8 @@ class PointBody:
 def _places(self: PointBody, net, rows: Tensor, hands: list):
     "Keep the rest places of moving bones, vertices and hand points, and how they follow the shape."
     moving = torch.tensor(moving_bones()[0])
-    bones, tips = [row for row, _ in hands], torch.tensor([tip for _, tip in hands])[:, None]
+    bones = [row for row, _ in hands]
+    tips = torch.tensor([tip for _, tip in hands])[:, None]
     ends = torch.where(tips, net.template_bone_tails[bones], net.template_bone_heads[bones])
     end_shapes = torch.where(tips, net.bone_tails_blendshapes[:, bones], net.bone_heads_blendshapes[:, bones])
     template = [net.template_bone_heads[moving], net.template_vertices[rows], ends]

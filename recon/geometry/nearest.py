@@ -261,7 +261,9 @@ def nearest_points(
     run: int = 64,        # points that share a first leaf
 ) -> tuple[Tensor, Tensor, Tensor]: # distance (N,), face (N,) and barycentric weights (N,3)
     "The nearest point of the mesh."
-    distance, face, bary = torch.full((len(points),), inf), torch.full((len(points),), -1), torch.zeros(len(points), 3)
+    distance = torch.full((len(points),), inf)
+    face = torch.full((len(points),), -1)
+    bary = torch.zeros(len(points), 3)
     outputs = [wp.from_torch(distance), wp.from_torch(face), wp.from_torch(bary, dtype=wp.vec3)]
     inputs = [mesh.id, *tree, wp.from_torch(points, dtype=wp.vec3), run, min(limit, 1e9)]
     wp.launch(_nearest, -(-len(points)//run), inputs + outputs, device="cpu")

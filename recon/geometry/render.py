@@ -107,7 +107,8 @@ def render_view(
 
 def _average(query: MeshQuery, colors, normals: Tensor, fragments: Fragments, samples: int) -> Rendering:
     "Mean of what the samples of each pixel see, as rays found it."
-    face, bary = fragments.face[fragments.mask], fragments.bary[fragments.mask]
+    face = fragments.face[fragments.mask]
+    bary = fragments.bary[fragments.mask]
     def image(values):
         full = values.new_zeros(*fragments.mask.shape, values.shape[1])
         full[fragments.mask] = values

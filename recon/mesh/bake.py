@@ -74,7 +74,8 @@ def bake(
 ) -> Textured:
     "Bake colours and normals of the full mesh onto one of at most `max_faces` faces."
     if not 16 <= size <= 8192: raise ValueError(f"texture of {size} pixels; expected 16 to 8192, such as 2048")
-    vertices, faces = torch.as_tensor(full[0]).float().cpu(), torch.as_tensor(full[1]).long().cpu()
+    vertices = torch.as_tensor(full[0]).float().cpu()
+    faces = torch.as_tensor(full[1]).long().cpu()
     mesh = unwrap(*reduce_faces(vertices, faces, max_faces), size, 2*padding)
     pixel, face, bary = find_texels(mesh, size, padding)
     places = interpolate_face_attributes(mesh.vertices, mesh.faces, face, bary)

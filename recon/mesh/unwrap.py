@@ -75,7 +75,9 @@ class Unwrapped:
 
 def build_atlas(vertices: Tensor, faces: Tensor, normals: Tensor, size: int, padding: int) -> list[Tensor]:
     "Return the source (V,) of each flat vertex, flat faces (F,3) and texture coordinates (V,2)."
-    atlas, chart, pack = xatlas.Atlas(), xatlas.ChartOptions(), xatlas.PackOptions()
+    atlas = xatlas.Atlas()
+    chart = xatlas.ChartOptions()
+    pack = xatlas.PackOptions()
     chart.max_cost = 1.   # smaller pieces than its usual 2: a quarter less time, no more room lost
     pack.resolution = size
     pack.padding = padding

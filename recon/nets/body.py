@@ -101,7 +101,11 @@ def closest_barycentric(
     "Find the point of each triangle nearest to each point."
     a, b, c = corners.unbind(-2)
     ab, ac, ap = b - a, c - a, points - a
-    aa, bb, cc, pa, pc = _dot(ab, ab), _dot(ab, ac), _dot(ac, ac), _dot(ap, ab), _dot(ap, ac)
+    aa = _dot(ab, ab)
+    bb = _dot(ab, ac)
+    cc = _dot(ac, ac)
+    pa = _dot(ap, ab)
+    pc = _dot(ap, ac)
     det = (aa*cc - bb*bb).clamp(min=1e-20)
     v = (cc*pa - bb*pc) / det
     w = (aa*pc - bb*pa) / det

@@ -278,7 +278,10 @@ class FieldInputs:
         template: BodyTemplate | None,   # of the posed bodies; None where only normal maps are wanted
         predict: bool,                   # encode predicted normal maps instead of the batch's own
     ):
-        self.model, self.batch, self.template, self.predict = model, batch, template, predict
+        self.model = model
+        self.batch = batch
+        self.template = template
+        self.predict = predict
 
     @cached_property
     def body(self) -> Body:

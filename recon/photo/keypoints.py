@@ -65,7 +65,8 @@ def _leg(xy: np.ndarray, hip: int, knee: int, ankle: int, heel: int, toe: int, a
 def to_body_25(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     "BODY_25 (25,3) from BlazePose's landmarks (33,2) and their confidence (33,)."
     points = np.array([xy[rows].mean(0) for rows in _SOURCES])
-    across, torso = xy[24] - xy[23], xy[[23, 24]].mean(0) - xy[[11, 12]].mean(0)
+    across = xy[24] - xy[23]
+    torso = xy[[23, 24]].mean(0) - xy[[11, 12]].mean(0)
     for *joints, sign, rows in _LEGS: points[list(rows)] = _leg(xy, *joints, sign*across, torso)
     ears, forward = xy[8] - xy[7], xy[0] - xy[[7, 8]].mean(0)
     points[17] = xy[8] + .177*ears - .097*forward

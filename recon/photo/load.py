@@ -100,6 +100,7 @@ def load_pixels(image: Image.Image, side: int) -> tuple[Image.Image, list[str]]:
     if upright.size != image.size: notes.append("turned upright, as its EXIF data says")
     return upright, notes
 
+# %% ../../nbs/photo/load.ipynb #f9f62b4f
 def load_photo(
     path: Path,
     side: int = SIDE,   # longest side that is kept

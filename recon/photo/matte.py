@@ -78,7 +78,8 @@ def matte(
     for other in others: mask = mask*(1 - np.clip(other*1.2 - mask, 0, 1))   # a pixel that is more somebody else's
     box = bounds(mask > .1, .06)
     if box is None: return mask
-    inner, rough = np.ascontiguousarray(image[box]), np.ascontiguousarray(mask[box])
+    inner = np.ascontiguousarray(image[box])
+    rough = np.ascontiguousarray(mask[box])
     colored = grab_cut(inner, rough)
     agree = ((colored > .5) & (rough > .5)).sum()/max(((colored > .5) | (rough > .5)).sum(), 1)
     if agree < .8: colored = rough   # colours that mislead
@@ -118,7 +119,10 @@ def place_figure(alpha: np.ndarray, size: int = 1024, share: float = .85) -> Pla
     "Centre a figure; ValueError where the alpha is empty."
     box = bounds(alpha > .5)
     if box is None: raise ValueError("the cut-out is empty; expected a figure")
-    top, bottom, left, right = box[0].start, box[0].stop, box[1].start, box[1].stop
+    top = box[0].start
+    bottom = box[0].stop
+    left = box[1].start
+    right = box[1].stop
     scale = size*min(share/(bottom - top), .95/(right - left))
     return Placement(scale, size/2 - scale*(left + right)/2, size/2 - scale*(top + bottom)/2, size)
 

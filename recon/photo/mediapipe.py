@@ -28,7 +28,8 @@ class Square:
 
     def matrix(self, pixels: int) -> np.ndarray:
         "(2,3): points of the crop, `pixels` wide, to points of the photo."
-        cos, sin = math.cos(self.angle)*self.size/pixels, math.sin(self.angle)*self.size/pixels
+        cos = math.cos(self.angle)*self.size/pixels
+        sin = math.sin(self.angle)*self.size/pixels
         turn = np.array([[cos, -sin], [sin, cos]])
         return np.c_[turn, [self.x, self.y] - turn @ [pixels/2, pixels/2]]
 
@@ -56,7 +57,8 @@ def crop(image: np.ndarray, square: Square, pixels: int) -> np.ndarray:
     if shrink > 2:
         small = cv2.resize(image, None, fx=1.5/shrink, fy=1.5/shrink, interpolation=cv2.INTER_AREA)
         factor = small.shape[1]/image.shape[1]
-        image, square = small, Square(square.x*factor, square.y*factor, square.size*factor, square.angle)
+        image = small
+        square = Square(square.x*factor, square.y*factor, square.size*factor, square.angle)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, _half_pixel(square.matrix(pixels)), (pixels, pixels),
                           flags=flags).astype(np.float32)/255
@@ -128,6 +130,7 @@ def merge_finds(boxes: np.ndarray, scores: np.ndarray, points: np.ndarray, thres
 
 DETECTORS = dict(pose_detection=(224, (8, 16, 32, 32, 32)), face_detection_short_range=(128, (8, 16, 16, 16)))
 
+# %% ../../nbs/photo/mediapipe.ipynb #8337c916
 def detect(image: np.ndarray, name: str, square: Square, threshold: float = .5) -> list[Find]:
     "Finds of a detector of `DETECTORS` in a square of the image, best first."
     size, strides = DETECTORS[name]
@@ -135,7 +138,9 @@ def detect(image: np.ndarray, name: str, square: Square, threshold: float = .5) 
     scores = sigmoid(scores[:, 0])
     sure = scores >= threshold
     if not sure.any(): return []
-    values, scores, centers = values[sure], scores[sure], anchors(size, strides)[sure]
+    values = values[sure]
+    scores = scores[sure]
+    centers = anchors(size, strides)[sure]
     middle, half = values[:, :2]/size + centers, values[:, 2:4]/size/2
     points = values[:, 4:].reshape(len(values), -1, 2)/size + centers[:, None]
     merged = merge_finds(np.c_[middle - half, middle + half], scores, points)

@@ -120,7 +120,8 @@ def steady(image: np.ndarray, person: Person, scales=(.82, .95)) -> Person:
     looks, mask = [], np.zeros(image.shape[:2], np.float32)
     for scale in scales:
         square = person.body.square.scaled(scale)
-        straight, mirror = body_landmarks(image, square), mirrored_landmarks(image, square)
+        straight = body_landmarks(image, square)
+        mirror = mirrored_landmarks(image, square)
         looks += [straight, mirror]
         mask += paste(straight.mask, straight.square, mask.shape) + paste(mirror.mask, mirror.square, mask.shape)[:, ::
             -1]

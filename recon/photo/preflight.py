@@ -69,6 +69,7 @@ def check_frame(figure: Figure) -> Warning | None:
     return Warning("cut", f"the photo ends within the person ({where})",
                    "What is outside is completed by the body model; step back for a whole person")
 
+# %% ../../nbs/photo/preflight.ipynb #01bba609
 def check_people(figure: Figure) -> Warning | None:
     "Whether there are several people."
     if figure.people < 2: return None
@@ -107,6 +108,7 @@ def check_lying(figure: Figure) -> Warning | None:
     return Warning("lying", "the person lies or is upside down",
                    "Turn the photo so that the head is up, if it only lies on its side")
 
+# %% ../../nbs/photo/preflight.ipynb #65351d67
 def check_loose(figure: Figure) -> Warning | None:
     "Whether clothes or hair reach far from the body."
     body, drawn = figure.keypoints.body, np.ones(figure.alpha.shape, np.uint8)

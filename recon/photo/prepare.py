@@ -125,6 +125,7 @@ def turn_photo(photo: Photo, turns: int) -> Photo:
     return Photo(turned(photo.rgb), turned(photo.alpha),
                  [*photo.notes, f"turned by {90*turns}° to bring the feet down"])
 
+# %% ../../nbs/photo/prepare.ipynb #8d6296e0
 def figure_of(photo: Photo, people: list[Person], index: int, factor: float, size: int) -> Figure:
     "One of the people found in a photo; `people` are in the working copy, `factor` its scale."
     image, _ = working_copy(opaque(photo))
@@ -161,5 +162,6 @@ def prepare(
     figures = [figure_of(photo, people, index, factor, size) for index in choose_people(people, person)]
     if given:
         for figure, own in zip(figures, given):
-            figure.keypoints, figure.keypoints_given = own.moved(figure.placement.to_canvas), True
+            figure.keypoints = own.moved(figure.placement.to_canvas)
+            figure.keypoints_given = True
     return figures

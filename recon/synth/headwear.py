@@ -322,7 +322,8 @@ def _glasses_curves(width: float, height: float, power: float) -> tuple[list, li
     radius = (np.abs(np.cos(angle))**power + np.abs(np.sin(angle))**power)**(-1/power)
     curves, lenses = [], []
     for side in (-1, 1):
-        x, y = side*.032 + width*radius*np.cos(angle), .842 + height*radius*np.sin(angle)
+        x = side*.032 + width*radius*np.cos(angle)
+        y = .842 + height*radius*np.sin(angle)
         curves.append(np.stack([x, y, _face_curve(x)], 1))
         hinge = [side*(.032 + width), .848, _face_curve(.06)]
         curves.append(np.array([hinge, [side*.074, .851, .115], [side*.0795, .853, .08], [side*.082, .853, .045]]))

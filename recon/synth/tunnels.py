@@ -46,7 +46,8 @@ def _distinct(codes: np.ndarray) -> np.ndarray:
 
 def _edge_codes(faces: np.ndarray, count: int) -> np.ndarray:
     "Number the edges of faces (F,3) over `count` vertices, each once."
-    a, b = faces.astype(np.int64).ravel(), faces[:, [1, 2, 0]].astype(np.int64).ravel()
+    a = faces.astype(np.int64).ravel()
+    b = faces[:, [1, 2, 0]].astype(np.int64).ravel()
     return _distinct(np.minimum(a, b)*count + np.maximum(a, b))
 
 def euler_number(grid: np.ndarray) -> int:

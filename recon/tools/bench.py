@@ -161,7 +161,8 @@ def body_rows(subject: Subject, points: torch.Tensor, body) -> list[Row]:
 # %% ../../nbs/tools/bench.ipynb #a43f9abd
 def view_rows(subject: Subject, body, size: int = 1024) -> list[Row]:
     "Measure a view's image, normals and visibility."
-    query, normals = MeshQuery(subject.vertices, subject.faces), subject.normals
+    query = MeshQuery(subject.vertices, subject.faces)
+    normals = subject.normals
     inner = MeshQuery(subject.body_vertices, body.faces)
     inner_normals = vertex_normals(inner.vertices, inner.faces)
     tested = range(0, len(inner.faces), len(inner.faces)//32)
@@ -176,6 +177,7 @@ def view_rows(subject: Subject, body, size: int = 1024) -> list[Row]:
             Row("the same, a loop over faces in torch", f"{brute:.1f} s", "32 faces timed, scaled",
                 ratio=brute/visible, least=300)]
 
+# %% ../../nbs/tools/bench.ipynb #d0cb9aab
 def subject_rows(
     made: float,             # seconds that making the person took
     subject: Subject,

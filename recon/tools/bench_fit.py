@@ -215,6 +215,7 @@ def interval(values, draws: int = 2000) -> tuple[float, float]:
     medians = np.median(np.random.default_rng(0).choice(values, (draws, len(values))), 1)
     return tuple(np.quantile(medians, (.025, .975)))
 
+# %% ../../nbs/tools/bench_fit.ipynb #436814c5
 def table(rows: list[dict]) -> str:
     "Medians in mm (and degrees) by keypoints, side and method, with the 95 % interval of PA-MPJPE."
     titles = f"{'keypoints':10}{'seen from':12}{'method':24}{'n':>4}{'MPJPE':>8}{'PA-MPJPE':>10}{'95 %':>12}"

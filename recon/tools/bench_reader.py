@@ -63,7 +63,8 @@ def read_plainly(
 # %% ../../nbs/tools/bench_reader.ipynb #95b3058e
 def bench_files(folder: Path, size: int = 1024, points: int = 60_000, resolution: int = 192) -> dict[str, Path]:
     "Store one person by each codec; return the files by codec."
-    body, subject = load_anny().model, person_subject(make_person(1, resolution))
+    body = load_anny().model
+    subject = person_subject(make_person(1, resolution))
     subject.name = "person"
     png = folder/"png.h5"
     write_subject(folder/"png"/"person.h5", subject, body, views=4, size=size, points=points, keep_scan=False)
@@ -96,7 +97,8 @@ def codec_row(codec: str, path: Path, size: int, num_samples: int, seconds: floa
 
     has_cues, data.has_cues = data.has_cues, False
     item, ready = median_seconds(batch, seconds)/4, batch()
-    opened, run = data.open_subject("person"), slice(num_samples, 2*num_samples)
+    opened = data.open_subject("person")
+    run = slice(num_samples, 2*num_samples)
     row = dict(layout=codec, items_per_second=1/item,
                megabytes=(path.with_suffix("")/"person.h5").stat().st_size/1e6,
                image_ms=1e3*median_seconds(lambda: decode_crop(opened["rgb_img"][0]), seconds/4),
@@ -132,6 +134,7 @@ COLUMNS = dict(layout="codec", complete_per_second="complete items/s", items_per
                transform_ms="transform ms, CPU")
 GOALS = dict(png=1., zstd=1.5, webp=1.)   # complete items a second, times the original's
 
+# %% ../../nbs/tools/bench_reader.ipynb #5debf9d2
 def reading_rows(rows: list[dict]) -> list[Row]:
     "Compare the complete items of each codec with the original's."
     plain, *ours = rows

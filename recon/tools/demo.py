@@ -30,7 +30,8 @@ def stages(
 ) -> list[tuple[str, str, dict]]:   # name of the executed copy, notebook, parameters
     "List the stages; two subjects are for validation, eight for the last measurement."
     shared = dict(preset="demo", save_root=folder, data_root=data) | (train or {})
-    model, results = f"{folder}/02_train_full_pred", f"{folder}/05_reconstruct"
+    model = f"{folder}/02_train_full_pred"
+    results = f"{folder}/05_reconstruct"
     reconstruct = dict(model=model, data_root=data, save_root=results) | (look or {})
     evaluate = dict(model=model, data_root=data, results=results, save=f"{folder}/metrics.json")
     plan = [("00_build_dataset", "00_build_dataset", dict(data_root=data, num_people=50, num_valid=2) | (build or {})),

@@ -34,9 +34,12 @@ def person_strip(
     "Render the person of a seed from the front, as normals and from behind, under what it wears."
     torch.set_num_threads(1)
     person = make_person(seed, resolution)
-    vertices, faces = torch.as_tensor(person.vertices), torch.as_tensor(person.faces)
+    vertices = torch.as_tensor(person.vertices)
+    faces = torch.as_tensor(person.faces)
     views = view_strip(vertices, faces, person.paint, (0, 180), height).numpy()
-    front, normals, back = views[:height, :height], views[height:, :height], views[:height, height:]
+    front = views[:height, :height]
+    normals = views[height:, :height]
+    back = views[:height, height:]
     strip = Image.new("RGB", (3*width, height + 14), "white")
     for at, view in enumerate((front, normals, back)): strip.paste(_fit(view, width), (at*width, 14))
     ImageDraw.Draw(strip).text((2, 1), f"{seed}  {person.label}", "black")

@@ -20,7 +20,8 @@ from .sheets import image_table, over_white
 
 # %% ../../nbs/viz/fits.ipynb #82f06c0f
 LEFT, RIGHT, MIDDLE = (.15, .35, .95), (.95, .5, .1), (.2, .75, .3)
-_LEFT_ROWS, _RIGHT_ROWS = {5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21}, {2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24}
+_LEFT_ROWS = {5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21}
+_RIGHT_ROWS = {2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24}
 
 def _draw_lines(image: np.ndarray, rows: np.ndarray, lines: list, color=None, width: int = 2):
     "Draw lines between points (N,3) with confidence."
