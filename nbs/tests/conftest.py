@@ -26,6 +26,7 @@ def group(item):
     return item.nodeid if item.path.stem in ALONE else item.path.stem
 
 
+@pytest.hookimpl(tryfirst=True)     # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items: item.add_marker(pytest.mark.xdist_group(group(item)))
     items.sort(key=lambda item: LONG.index(group(item)) if group(item) in LONG else len(LONG))
