@@ -8,11 +8,11 @@ __all__ = ['SHAPE_SPREAD', 'DISTANCE', 'SKIN', 'POINT_SIGMA', 'POINT_WEIGHTS', '
            'align_to', 'make_hypotheses', 'lifted_starts', 'mean_starts', 'find_starts', 'robust', 'point_term',
            'hand_term', 'hint_term', 'Outline', 'make_outline', 'outside_term', 'cover_term', 'prior_term',
            'balance_term', 'Given', 'given_term', 'energy', 'refine', 'PhotoFit', 'body_mask', 'mask_agreement',
-           'tightness', 'known_start', 'fit_photo', 'finish', 'torso_length', 'residuals', 'uncertainty', 'Score',
-           'score_warnings', 'score_fit', 'to_dict', 'from_dict', 'Correction', 'check_correction', 'corrected',
-           'limb_candidates', 'join', 'mend']
+           'tightness', 'set_height', 'known_start', 'fit_photo', 'finish', 'torso_length', 'residuals', 'uncertainty',
+           'Score', 'score_warnings', 'score_fit', 'to_dict', 'from_dict', 'Correction', 'check_correction',
+           'corrected', 'limb_candidates', 'join', 'mend']
 
-# %% ../../nbs/fitting/photo.ipynb #9bf4112f
+# %% ../../nbs/fitting/photo.ipynb #666eebe5
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -29,7 +29,7 @@ from .skeleton import (
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
 
-# %% ../../nbs/fitting/photo.ipynb #cfadbe34
+# %% ../../nbs/fitting/photo.ipynb #25d15662
 @dataclass
 class Evidence:
     "What a photo says of a figure."
@@ -54,7 +54,7 @@ def make_evidence(
     hints = torch.zeros(23, 3) if world is None else torch.as_tensor(world[FROM_MEDIAPIPE]*[1, -1, -1]).float()
     return Evidence(rows[:, :2], rows[:, 2].clamp(0, 1), torch.as_tensor(hands).float(), hints, mask)
 
-# %% ../../nbs/fitting/photo.ipynb #57812dda
+# %% ../../nbs/fitting/photo.ipynb #17016141
 SHAPE_SPREAD = 1.   # of the logits of phenotypes around the average
 
 @dataclass
@@ -96,7 +96,7 @@ class Hypotheses:
         hands = self.put(posed.hands.flatten(1, 2)).unflatten(1, (2, 21))
         return Posed(self.put(posed.keypoints), hands, self.put(posed.skin), posed.height)
 
-# %% ../../nbs/fitting/photo.ipynb #82c50cba
+# %% ../../nbs/fitting/photo.ipynb #dad6b8a5
 def align_to(hypotheses: Hypotheses, evidence: Evidence) -> Hypotheses:
     "Hypotheses scaled and moved onto the keypoints."
     with torch.no_grad():
@@ -115,7 +115,7 @@ def make_hypotheses(root: Tensor, angles: Tensor, shape: Tensor, evidence: Evide
                        torch.zeros(count), torch.zeros(count, 2), torch.full((count,), distance))
     return align_to(start, evidence)
 
-# %% ../../nbs/fitting/photo.ipynb #9c5fbefd
+# %% ../../nbs/fitting/photo.ipynb #6a6aa845
 DISTANCE = 3.6   # metres from which photos of people are taken
 
 def lifted_starts(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +138,7 @@ def find_starts(evidence: Evidence, distance: float = DISTANCE, lifter: bool = T
     parts.append(mean_starts(evidence, (0., np.pi) if lifter else (-np.pi/2, 0., np.pi/2, np.pi)))
     return make_hypotheses(*map(torch.cat, zip(*parts)), evidence, distance)
 
-# %% ../../nbs/fitting/photo.ipynb #40d200e0
+# %% ../../nbs/fitting/photo.ipynb #02330aa8
 SKIN = 300                           # vertices of the skin that are looked at
 POINT_SIGMA = .012                   # cube units, of a sure keypoint
 POINT_WEIGHTS = torch.ones(23)
@@ -160,7 +160,7 @@ def hand_term(posed: Posed, evidence: Evidence, reach: float = .06) -> Tensor:
     squared = (posed.hands[..., :2] - evidence.hands[..., :2]).square().sum(-1)
     return (robust(squared, reach)*evidence.hands[..., 2]).sum((1, 2))/POINT_SIGMA**2/2*.08
 
-# %% ../../nbs/fitting/photo.ipynb #628c8be8
+# %% ../../nbs/fitting/photo.ipynb #4165a44c
 BONES = torch.tensor([(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12),
                       (5, 11), (6, 12), (15, 17), (16, 18), (3, 4), (4, 0), (3, 0)])
 BONE_WEIGHTS = torch.tensor([1., 1, 1, 1, 1, 1, 1, 1, 1, .7, 1, 1, .4, .4, .7, .4, .4])
@@ -174,7 +174,7 @@ def hint_term(posed: Posed, evidence: Evidence) -> Tensor:
     weight = BONE_WEIGHTS*evidence.confidence[BONES].amin(1)
     return (robust(2*apart, 1.)*weight).sum(1)/HINT_SIGMA**2/2
 
-# %% ../../nbs/fitting/photo.ipynb #c3d227c2
+# %% ../../nbs/fitting/photo.ipynb #3f13e235
 @dataclass
 class Outline:
     "A mask, ready for many looks."
@@ -203,7 +203,7 @@ def cover_term(posed: Posed, outline: Outline, reach: float = .05, sigma: float 
     apart = torch.cdist(outline.contour.expand(len(posed.skin), -1, -1), posed.skin[..., :2]).amin(2)
     return robust(apart.square(), reach).mean(1)*30/sigma**2/2
 
-# %% ../../nbs/fitting/photo.ipynb #81da11de
+# %% ../../nbs/fitting/photo.ipynb #3f324b3b
 def prior_term(hypotheses: Hypotheses) -> Tensor:
     "(H,) unlikely poses, angles beyond their limits, unusual shapes."
     pose = pose_prior()(hypotheses.angles)*angle_count()
@@ -218,7 +218,7 @@ def balance_term(posed: Posed, size: Tensor, sigma: float = .06) -> Tensor:
     upright = middle[:, 1] - feet[..., 1].mean(1) > .45*(posed.skin[..., 1].amax(1) - posed.skin[..., 1].amin(1))
     return robust(lean.square(), .25)/sigma**2/2*(below & upright)
 
-# %% ../../nbs/fitting/photo.ipynb #719d42ac
+# %% ../../nbs/fitting/photo.ipynb #084b8451
 RATES = dict(turn=.02, angles=.03, shape=.04, size=.004, place=.004)
 
 @dataclass
@@ -233,16 +233,16 @@ class Given:
 def given_term(posed: Posed, hypotheses: Hypotheses, given: Given) -> Tensor:
     "(H,) a known height, and limbs in front or behind as the user says."
     total = torch.zeros(len(hypotheses))
-    if given.height: total = total + ((posed.height - given.height)/.02).square()/2
+    if given.height: total = total + ((posed.height - given.height)/.01).square()/2
     for limb, side in given.fronts.items():
         start, end = LIMB_ENDS[limb]
         depth = (posed.keypoints[:, end] - posed.keypoints[:, start])[:, 2]/hypotheses.size.exp()
-        total = total + ((.12 - side*depth).clamp(min=0)/.03).square()/2
+        total = total + ((.12 - side*depth).clamp(min=0)/.012).square()/2
     return total
 
 LIMB_ENDS = dict(left_arm=(5, 9), right_arm=(6, 10), left_leg=(11, 15), right_leg=(12, 16))
 
-# %% ../../nbs/fitting/photo.ipynb #8941c0c3
+# %% ../../nbs/fitting/photo.ipynb #b82be728
 def energy(
     hypotheses: Hypotheses,
     evidence: Evidence,
@@ -258,7 +258,7 @@ def energy(
     if outline is None: return total
     return total + outside_term(posed, outline) + tight*cover_term(posed, outline)
 
-# %% ../../nbs/fitting/photo.ipynb #19997d43
+# %% ../../nbs/fitting/photo.ipynb #86bf8acf
 def _optimizer(fitted: Hypotheses, given: Given) -> torch.optim.Optimizer:
     "Adam over the numbers that are free."
     names = [name for name in Hypotheses.FITTED if given.rates[name] > 0]
@@ -295,7 +295,7 @@ def refine(
         optimizer.step()
     with torch.no_grad(): return fitted.pick(slice(None)), energy(fitted, evidence, outline, reach[1], tight, given)
 
-# %% ../../nbs/fitting/photo.ipynb #e9934f1c
+# %% ../../nbs/fitting/photo.ipynb #52cb4688
 @dataclass
 class PhotoFit:
     "A fitted body, and the hypothesis beside it."
@@ -318,7 +318,7 @@ class PhotoFit:
             posed = load_anny().pose(self.pose(), self.phenotype())
             return self.best.put(posed.vertices[None])[0], self.best.put(posed.joints[None])[0]
 
-# %% ../../nbs/fitting/photo.ipynb #6a93850a
+# %% ../../nbs/fitting/photo.ipynb #56f95bd3
 def body_mask(vertices: Tensor, size: int = 256) -> np.ndarray:
     "Which pixels (S,S) bool of the canvas a body (13380,3) covers."
     return cast_view(MeshQuery(vertices, load_anny().model.faces), size).mask.numpy()
@@ -330,7 +330,7 @@ def mask_agreement(body: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     return dict(iou=float(both/max((figure | body).sum(), 1)), inside=float(both/max(body.sum(), 1)),
                 looseness=float(figure.sum()/max(body.sum(), 1)))
 
-# %% ../../nbs/fitting/photo.ipynb #dfe89e5e
+# %% ../../nbs/fitting/photo.ipynb #5afd9b66
 LOOSE = 1.6      # area of the mask over the body's from which clothes are loose
 STEPS = (70, 90)
 
@@ -342,12 +342,23 @@ def tightness(hypotheses: Hypotheses, evidence: Evidence) -> float:
     loose = mask_agreement(body_mask(vertices), evidence.mask)["looseness"]
     return float(np.clip((LOOSE - loose)/(LOOSE - 1.25), 0, 1))
 
+def set_height(shape: Tensor, height: float) -> Tensor:
+    "Phenotypes (H,11) whose bodies stand as tall as `height` metres, as near as the phenotype of height gets."
+    levels, column = torch.linspace(.02, .98, 25), SHAPE_NAMES.index("height")
+    many = shape.repeat_interleave(len(levels), 0)
+    many[:, column] = levels.repeat(len(shape))
+    with torch.no_grad(): rest = point_body(SKIN).rest(many)[1][:, point_body(SKIN).used:-42, 1]
+    tall = (rest.amax(1) - rest.amin(1)).view(len(shape), -1)
+    return shape.index_copy(1, torch.tensor([column]), levels[(tall - height).abs().argmin(1)][:, None])
+
 def known_start(starts: Hypotheses, known: dict[str, float]) -> tuple[Hypotheses, Given]:
     "Starts with the phenotypes that are known (age in Anny's measure, gender), and a height in metres."
     shape = starts.start_shape.clone()
     names = tuple(name for name in known if name in SHAPE_NAMES and name != "height")
     for name in names: shape[:, SHAPE_NAMES.index(name)] = min(max(known[name], .02), .98)
-    return replace(starts, start_shape=shape), Given(height=known.get("height"), fixed_shape=names)
+    if "height" in known: shape = set_height(shape, known["height"])
+    fixed = (*names, "height") if "height" in known else names
+    return replace(starts, start_shape=shape), Given(height=known.get("height"), fixed_shape=fixed)
 
 @one_thread()
 def fit_photo(
@@ -374,7 +385,7 @@ def finish(found: Hypotheses, evidence: Evidence, steps: int, given: Given, tigh
     return PhotoFit(found.pick(order[:1]), found.pick(order[1:]), float(energies.min()), tight,
                     energies[order].tolist())
 
-# %% ../../nbs/fitting/photo.ipynb #bf2f70a0
+# %% ../../nbs/fitting/photo.ipynb #ef5b4757
 PARTS = dict(head=(0, 1, 2, 3, 4), torso=(5, 6, 11, 12), left_arm=(7, 9), right_arm=(8, 10), left_leg=(13, 15),
              right_leg=(14, 16),
              left_foot=(17, 19, 21), right_foot=(18, 20, 22))
@@ -400,7 +411,7 @@ def uncertainty(fit: PhotoFit) -> dict[str, float]:
     spread = (centered - centered[:1]).norm(dim=-1).amax(0)
     return {part: float(spread[list(rows)].mean()) for part, rows in PARTS.items()}
 
-# %% ../../nbs/fitting/photo.ipynb #76b7fc9b
+# %% ../../nbs/fitting/photo.ipynb #c871e006
 @dataclass
 class Score:
     "How well a body explains a photo."
@@ -435,7 +446,7 @@ def score_fit(fit: PhotoFit, evidence: Evidence) -> Score:
                  agreement.get("looseness"),
                  spread, score_warnings(parts, agreement, spread))
 
-# %% ../../nbs/fitting/photo.ipynb #00b98245
+# %% ../../nbs/fitting/photo.ipynb #5781d9bf
 def to_dict(fit: PhotoFit) -> dict:
     "The parameters of a fit, as JSON takes them."
     best = fit.best
@@ -460,7 +471,7 @@ def from_dict(kept: dict) -> PhotoFit:
                       torch.tensor([kept["place"]]), torch.tensor([kept["camera"]["distance"]]))
     return PhotoFit(best, best.pick([]), kept["energies"][0], kept["tight"], kept["energies"][:1])
 
-# %% ../../nbs/fitting/photo.ipynb #341f7985
+# %% ../../nbs/fitting/photo.ipynb #302fd36a
 SWAPS = dict(arms=((5, 6), (7, 8), (9, 10)), legs=((11, 12), (13, 14), (15, 16), (17, 18), (19, 20), (21, 22)))
 LIMB_JOINTS = dict(left_arm="collar.L shoulder.L elbow.L forearm.L wrist.L",
                    right_arm="collar.R shoulder.R elbow.R forearm.R wrist.R",
@@ -495,7 +506,7 @@ def corrected(evidence: Evidence, correction: Correction) -> Evidence:
         points[row], confidence[row] = torch.tensor(place).float(), 1.
     return replace(evidence, points=points, confidence=confidence, hands=hands, hints=hints)
 
-# %% ../../nbs/fitting/photo.ipynb #7d157fa2
+# %% ../../nbs/fitting/photo.ipynb #9334425e
 def limb_candidates(best: Hypotheses, limb: str, evidence: Evidence, given: Given, count: int = 2) -> Hypotheses:
     "The hypothesis with a limb as in the poses of the library that fit best."
     library = pose_library()[::4]
