@@ -6,18 +6,15 @@
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
            'free_rates', 'known_shape', 'fit_figure', 'record', 'write_person', 'fit_one', 'main', 'cli']
 
-# %% ../nbs/03_fit.ipynb #6d250280
+# %% ../nbs/03_fit.ipynb #a19d1657
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
     import runpy, sys
     from pathlib import Path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     runpy.run_module(f"recon.{Path(__file__).stem}", run_name="__main__", alter_sys=True)
     sys.exit()
-if __name__ == "__main__":                          # in a script or a notebook, before torch is imported
-    from recon.threads import sleep_while_waiting
-    sleep_while_waiting()
 
-# %% ../nbs/03_fit.ipynb #594ffbce
+# %% ../nbs/03_fit.ipynb #47dbadc9
 import hashlib
 import json
 import sys
@@ -30,7 +27,7 @@ from tqdm import tqdm
 from .config import Config, explain, is_script, run_script
 from .files import atomic_write, resolve_path
 
-# %% ../nbs/03_fit.ipynb #adba97b7
+# %% ../nbs/03_fit.ipynb #e78ef0c3
 @dataclass
 class Fit(Config):
     "Cut people out of photos and fit a body to each."
@@ -56,7 +53,7 @@ class Fit(Config):
     debug: bool = False                     # stop at the first photo that fails, with the whole message
     limit: int = 0                          # at most so many photos; 0: all
 
-# %% ../nbs/03_fit.ipynb #9b4a9d2a
+# %% ../nbs/03_fit.ipynb #d1ffa1e5
 def list_photos(place: Path, limit: int = 0) -> dict[str, Path]:
     "Photos by name: a file, or those of a folder without masks; ValueError or FileNotFoundError where there are none."
     from recon.photo.load import SUFFIXES
@@ -83,7 +80,7 @@ def companions(cfg: Fit, photo: Path) -> dict[str, Path | None]:
     return dict(keypoints=find_beside(photo, cfg.keypoints, ("_keypoints.json", *plain)),
                 mask=find_beside(photo, cfg.masks, ("_mask.png", "_mask.jpg", *images)))
 
-# %% ../nbs/03_fit.ipynb #30a724bf
+# %% ../nbs/03_fit.ipynb #d934a5f9
 VERSION = 1   # of what a fit is; raised when fits change
 
 def build_key(cfg: Fit, photo: Path, given: dict) -> str:
@@ -111,7 +108,7 @@ def remember(folder: Path, name: str, key: str, people: list[str]):
     with atomic_write(index) as partial:
         partial.write_text(json.dumps(known | {name: dict(key=key, people=people)}, indent=1))
 
-# %% ../nbs/03_fit.ipynb #fad16f09
+# %% ../nbs/03_fit.ipynb #66944dce
 def free_rates(cfg: Fit) -> dict[str, float]:
     "Learning rate 0 for what SiTH's options keep."
     kept = dict(turn=cfg.opt_orient, angles=cfg.opt_pose, shape=cfg.opt_betas)
@@ -175,7 +172,7 @@ def write_person(cfg: Fit, name: str, figure) -> list[str]:
         trimesh.PointCloud(vertices.numpy().astype(np.float32)).export(path)
     return warnings
 
-# %% ../nbs/03_fit.ipynb #1774387a
+# %% ../nbs/03_fit.ipynb #1fa13abf
 def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
     "Fit the people meant in one photo; their names."
     from recon.photo.load import load_photo
@@ -207,16 +204,16 @@ def main(cfg: Fit) -> dict[str, list[str]]:
     if not made:
         raise ValueError("nobody could be fitted: " + "; ".join(f"{name}: {reason}" for name, reason in failed.items()))
     people = sum(map(len, made.values()))
-    print(f"{people} people of {len(made)} photos in {resolve_path(cfg.data_root)}"
+    print(f"{people} people of {len(made)} photos in {cfg.data_root}"
           + (f"; failed: {', '.join(failed)}" if failed else ""))
     return made
 
-# %% ../nbs/03_fit.ipynb #6c390d2b
+# %% ../nbs/03_fit.ipynb #ec749ce3
 SITH = {"-i": "--photos", "-o": "--data_root", "--input_folder": "--photos", "--output_folder": "--data_root"}
 
 def cli(argv=None):
     "The command line, SiTH's options included."
     run_script(Fit, main, [SITH.get(word, word) for word in (sys.argv[1:] if argv is None else argv)])
 
-# %% ../nbs/03_fit.ipynb #8be4d2cd
+# %% ../nbs/03_fit.ipynb #193565f5
 if is_script(globals()): cli()

@@ -7,7 +7,7 @@ __all__ = ['BONES', 'SIDES', 'Known', 'Shot', 'clutter', 'shoot', 'procedural', 
            'forward_of', 'errors', 'fitted_errors', 'evidence_found', 'evidence_true', 'methods', 'measure', 'interval',
            'table', 'cli']
 
-# %% ../../nbs/tools/bench_fit.ipynb #df3aae9b
+# %% ../../nbs/tools/bench_fit.ipynb #d08bfda2
 import argparse
 import json
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from ..photo.load import Photo
 from ..photo.matte import place_figure
 from ..photo.prepare import Figure, prepare
 
-# %% ../../nbs/tools/bench_fit.ipynb #c9c4f6b5
+# %% ../../nbs/tools/bench_fit.ipynb #66ef9a6b
 @dataclass
 class Known:
     "A person whose body is known, all in one frame: y up, facing +z."
@@ -67,7 +67,7 @@ def clutter(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
                       if rng.random() < .6 else 4)
     return np.clip(cv2.GaussianBlur(image, None, float(rng.uniform(.5, 3))) + .03*rng.normal(size=image.shape), 0, 1)
 
-# %% ../../nbs/tools/bench_fit.ipynb #94032433
+# %% ../../nbs/tools/bench_fit.ipynb #d8aa7bc3
 def _see(points: Tensor, turn: Tensor, distance: float) -> Tensor:
     "Points (N,3) in metres in the frame of a camera at `distance`, x and y as it sees them, z kept."
     turned = points @ turn.T
@@ -100,7 +100,7 @@ def shoot(person: Known, azimuth: float, rng: np.random.Generator, size: int = 9
     return Shot(cv2.imdecode(jpeg, 1)[..., ::-1].copy(), mask, feet, metres(person.joints) @ turn.T,
                 metres(person.body) @ turn.T, azimuth)
 
-# %% ../../nbs/tools/bench_fit.ipynb #bb453c09
+# %% ../../nbs/tools/bench_fit.ipynb #c991d830
 def procedural(seed: int, resolution: int = 160) -> Known:
     "A fresh procedural person."
     from recon.synth.person import make_person
@@ -126,7 +126,7 @@ def scanned(folder: Path) -> Known:
                  torch.as_tensor(np.asarray(mesh.faces)), colors,
                  body, posed.joints*facts["scale"] + shift, float(facts["scale"]))
 
-# %% ../../nbs/tools/bench_fit.ipynb #b35e3178
+# %% ../../nbs/tools/bench_fit.ipynb #edc0bab1
 BONES = [(5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 6), (11, 12), (5, 11), (6, 12)]
 SIDES = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]   # COCO's joints, left and right exchanged
 
@@ -150,7 +150,7 @@ def forward_of(joints: Tensor) -> Tensor:
     up = joints[5] + joints[6] - joints[11] - joints[12]
     return torch.nn.functional.normalize(torch.linalg.cross(across, up), dim=0)
 
-# %% ../../nbs/tools/bench_fit.ipynb #10c32c04
+# %% ../../nbs/tools/bench_fit.ipynb #cc2c95cd
 def errors(joints: Tensor, body: Tensor, shot: Shot) -> dict[str, float]:
     "Errors of a fitted body: joints (23,3) and vertices (13380,3) in the camera's frame, any unit."
     scale = bone_length(shot.joints)/bone_length(joints)
@@ -170,7 +170,7 @@ def fitted_errors(hypotheses: Hypotheses, shot: Shot) -> dict[str, float]:
     turn = hypotheses.rotation[0]
     return errors(posed.joints @ turn.T, posed.vertices @ turn.T, shot)
 
-# %% ../../nbs/tools/bench_fit.ipynb #fc89250d
+# %% ../../nbs/tools/bench_fit.ipynb #3c4b1e0e
 def evidence_found(shot: Shot, size: int = 1024) -> tuple[Evidence, Figure]:
     "What the project finds in the photo; ValueError where it finds nobody."
     figure = prepare(Photo(shot.image, None), size=size)[0]
@@ -191,7 +191,7 @@ def methods(evidence: Evidence) -> dict[str, Hypotheses]:
     return {"mean pose": make_hypotheses(*mean_starts(evidence, (0.,)), evidence, DISTANCE), "lifter alone": lifted,
             "refined from the mean": fit_photo(evidence, lifter=False).best, "fit": fit_photo(evidence).best}
 
-# %% ../../nbs/tools/bench_fit.ipynb #c3e090fd
+# %% ../../nbs/tools/bench_fit.ipynb #d49a40ec
 def measure(people: list, views: int, seed: int = 0) -> list[dict]:
     "Errors of every method on `views` photos of each person; `people` are functions that make one."
     rows, rng = [], np.random.default_rng(seed)
@@ -232,7 +232,7 @@ def table(rows: list[dict]) -> str:
                              f"{m['facing']:8.1f}{int(sum(row['swap'] for row in some)):7}")
     return "\n".join(lines)
 
-# %% ../../nbs/tools/bench_fit.ipynb #f45cb12c
+# %% ../../nbs/tools/bench_fit.ipynb #80425826
 def cli(argv=None):
     "`python -m recon.tools.bench_fit --people 32 --views 1 --scans folder`."
     parser = argparse.ArgumentParser(description="Measure fits on rendered photos of people whose body is known.")
