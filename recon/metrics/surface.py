@@ -21,7 +21,7 @@ from ..geometry.mesh import interpolate_face_attributes, morton_order, sample_su
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view
 from .align import align_to_scan, procedure_of, sample_faces
-from .parts import Regions, as_query, unbalanced_edges, visible, volume_iou
+from .parts import Regions, as_query, closed_volume_iou, unbalanced_edges, visible
 
 # %% ../../nbs/metrics/surface.ipynb #d17c0fb2
 class SurfacePoints(NamedTuple):
@@ -123,36 +123,52 @@ def _mean_or_none(values: Tensor) -> float | None:
     "Mean, or None of no values."
     return float(values.mean()) if len(values) else None
 
-# %% ../../nbs/metrics/surface.ipynb #6bb726d1
-def _part_means(
-    direction: str,          # p2s or s2p
-    samples: SurfacePoints,
-    distance: Tensor,        # (N,)
-    mesh: MeshQuery,         # that the samples lie on
-    regions: Regions | None,
-) -> dict:
+# %% ../../nbs/metrics/surface.ipynb #ebb86cc5
+@patch(as_prop=True)
+def points(self: SampledSurface) -> SurfacePoints:
+    "Points drawn by area, with interpolated normals."
+    if not hasattr(self, "_points"): self._points = draw_points(self.query, self.n, self.seed)
+    return self._points
+
+@patch
+def parts(self: SampledSurface, regions: Regions | None) -> dict[str, Tensor]: # name -> (N,) bool
+    "Which of the points are visible, hidden, and in each region of the body inside; found once for the same `regions`."
+    if not hasattr(self, "_parts") or self._parts[0] is not regions:
+        is_visible = visible(self.query, *self.points)
+        parts = dict(visible=is_visible, hidden=~is_visible)
+        if regions is not None:
+            region = regions(self.points.points)
+            parts |= {name: region == number for number, name in enumerate(REGIONS)}
+        self._parts = regions, parts
+    return self._parts[1]
+
+# %% ../../nbs/metrics/surface.ipynb #5e4e2104
+def _part_means(direction: str, distance: Tensor, parts: dict[str, Tensor]) -> dict: # `direction`: p2s or s2p
     "Mean distance of each part, by names such as `p2s_hidden`."
-    is_visible = visible(mesh, *samples)
-    parts = dict(visible=is_visible, hidden=~is_visible)
-    if regions is not None:
-        region = regions(samples.points)
-        parts |= {name: region == number for number, name in enumerate(REGIONS)}
     return {f"{direction}_{name}": _mean_or_none(distance[part]) for name, part in parts.items()}
+
+# %% ../../nbs/metrics/surface.ipynb #53a32d11
+@patch(as_prop=True)
+def is_closed(self: SampledSurface) -> bool:
+    "Whether the mesh has an inside."
+    if not hasattr(self, "_closed"): self._closed = not unbalanced_edges(self.query)
+    return self._closed
+
+def _volume_iou_or_none(prediction: SampledSurface, scan: SampledSurface) -> float | None:
+    "Shared volume; None where a mesh is open."
+    if not (prediction.is_closed and scan.is_closed): return None
+    return closed_volume_iou(prediction.query, scan.query, prediction.n, prediction.seed)
 
 # %% ../../nbs/metrics/surface.ipynb #891a4645
 def _point_to_triangle(prediction: SampledSurface, scan: SampledSurface, regions=None) -> dict:
     "Measure from samples to triangles, part by part, and the shared volume; normals are interpolated."
-    p, s = prediction.query, scan.query
-    p_samples = draw_points(p, prediction.n, prediction.seed)
-    s_samples = draw_points(s, scan.n, scan.seed)
-    to_scan, p_cosine = measure_points(p_samples, s)
-    to_pred, s_cosine = measure_points(s_samples, p)
+    to_scan, p_cosine = measure_points(prediction.points, scan.query)
+    to_pred, s_cosine = measure_points(scan.points, prediction.query)
     metrics = _distance_metrics(to_scan.numpy(), to_pred.numpy(), (p_cosine.mean() + s_cosine.mean())/2)
-    closed = not (unbalanced_edges(p) or unbalanced_edges(s))
     metrics["iou"] = box_iou(prediction.mesh, scan.mesh)
-    metrics["volume_iou"] = volume_iou(p, s, prediction.n, prediction.seed) if closed else None
-    metrics |= _part_means("p2s", p_samples, to_scan, p, regions)
-    return metrics | _part_means("s2p", s_samples, to_pred, s, regions)
+    metrics["volume_iou"] = _volume_iou_or_none(prediction, scan)
+    metrics |= _part_means("p2s", to_scan, prediction.parts(regions))
+    return metrics | _part_means("s2p", to_pred, scan.parts(regions))
 
 # %% ../../nbs/metrics/surface.ipynb #a8799f91
 PROTOCOLS = dict(sith=_point_to_point, rigid=_point_to_point, exact=_point_to_triangle)
