@@ -32,7 +32,7 @@ results: $(READY)
 	@$(BIN)/python -m recon.tools.demo results
 
 test: $(READY)
-	@$(BIN)/pytest nbs/tests -n $(WORKERS) --dist loadgroup
+	@$(BIN)/pytest nbs/tests -n $(WORKERS) --dist loadfile
 
 photo: $(READY)
 	@$(PIP) -c $(PINS) -e '.[photo]' || $(PIP) -e '.[photo]'

@@ -14,22 +14,13 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 from browser import lab, page, project  # noqa: F401 (fixtures; they use the places above)
 
-# Tests of one file share its fixtures, so they run in one process; those that stand alone go wherever there is room.
-# Long ones start first, so that two processes end at about the same time.
-ALONE = ("test_notebooks", "test_style")
-LONG = ("test_demo browser test_mixed test_resume test_build test_watch test_parallel test_options").split()
+# Tests of one file share its fixtures and run in one process (`--dist loadfile`). Long files start first, so that two
+# processes end at about the same time.
+LONG = "test_notebooks test_demo test_mixed test_resume test_build test_watch test_parallel test_options".split()
 
 
-def group(item):
-    "The name under which tests run one after the other in one process."
-    if "lab" in item.fixturenames: return "browser"
-    return item.nodeid if item.path.stem in ALONE else item.path.stem
-
-
-@pytest.hookimpl(tryfirst=True)     # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    for item in items: item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: LONG.index(group(item)) if group(item) in LONG else len(LONG))
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture
