@@ -121,7 +121,7 @@ def test_its_number_goes_to_the_loop_as_the_one_to_choose_by(balls, tmp_path, mo
     saved = []
     keep = Trainer.save
     monkeypatch.setattr(
-        Trainer, "save", lambda self, metric=None: (saved.append((self.global_step, metric)), keep(self, metric))
+        Trainer, "save", lambda self, metric=None, name="validation": (saved.append((self.global_step, metric)), keep(self, metric, name))
     )
     run = train(balls, tmp_path, 1, epochs=4)
     expected = [(line["step"], line["valid_pred_normal_deg"]) for line in validations(run)]
