@@ -48,6 +48,6 @@ TINY = dict(preset="paper", nrm_channels=4, nrm_downsamplings=2, nrm_blocks=1, e
             batch_size=2, epochs=2, lr_warmup_steps=2, log_every=1)
 
 def tiny_trainer(data: Path, folder: Path, stage: int = 2, **options) -> Trainer:
-    "Make a trainer of a tiny model on the CPU; its run is the folder `run`. Call `fit`, or `resume` and then the parts."
+    "Make a trainer of a tiny model on the CPU; its run is the folder `run`. Call `fit`, or `resume` and the parts."
     places = dict(data_root=str(data), save_root=str(folder), exp_name="run")
     return Trainer(TrainOptions.resolve(TINY | places | options), stage, torch.device("cpu"))

@@ -45,6 +45,10 @@ LAYER_TYPES = dict(
     l_inf_norm=partial(_parametrize, rule=_SumAtMostOne(1)))
 
 # %% ../../nbs/nets/mlp.ipynb #0a534ef3
+def _check_layer_type(name: str):
+    "Raise ValueError for an unknown kind of layer."
+    if name not in LAYER_TYPES: raise ValueError(f"layer_type is {name!r}; expected one of {', '.join(LAYER_TYPES)}")
+
 def _zero(layer: nn.Linear):
     "Set weights and biases to zero."
     for parameter in layer.parameters(): nn.init.zeros_(parameter)
@@ -64,8 +68,7 @@ class FieldMLP(nn.Module):
         zero_start: bool = False,   # last layer zero: the untrained field is constant
     ):
         super().__init__()
-        if layer_type not in LAYER_TYPES:
-            raise ValueError(f"layer_type is {layer_type!r}; expected one of {', '.join(LAYER_TYPES)}")
+        _check_layer_type(layer_type)
         self.skip = frozenset(skip)
         self.activation = _activation(activation)
         self.final = _activation(final)

@@ -50,7 +50,7 @@ class ModelOptions:
     pos_dim: Literal[1, 3, 5, 6, 8] = 8 # body features
     shape_freq: NonNegativeInt = 0     # octaves of the embedding before the SDF field
     color_freq: NonNegativeInt = 0     # octaves of the embedding before the colour field
-    residual_sdf: bool = False         # not in the paper: the SDF field corrects the body's distance, starting from zero
+    residual_sdf: bool = False         # not in the paper: the SDF field corrects the body's distance, from zero on
     silhouette_prior: bool = False     # not in the paper: it weighs the body against one stretched to the silhouette
     body_depth_input: bool = False     # not in the paper: the geometry encoder sees the body's depth
     point_priors: bool = False         # not in the paper: the fields see silhouette distance, depth to the body, pixels
@@ -67,7 +67,7 @@ def of(cls: ModelOptions, options) -> ModelOptions:
 
 @patch(cls_method=True)
 def recorded(cls: ModelOptions, options: dict) -> ModelOptions:
-    "Restore options from a checkpoint's metadata, old names included; old models masked the normals that they predicted."
+    "Restore options from a checkpoint's metadata, old names included; old models masked their predicted normals."
     renamed = dict(mask_pred_nrm=True) | rename_options(options, cls.ALIASES)
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in renamed.items()})
 

@@ -103,7 +103,8 @@ def _digest(path: Path) -> str:
 
 def _compare(path: Path, expected: str):
     "Raise ValueError for a file that is not what was written."
-    if (found := _digest(path)) != expected: raise ValueError(f"its checksum is {found[:8]}..., expected {expected[:8]}...")
+    found = _digest(path)
+    if found != expected: raise ValueError(f"its checksum is {found[:8]}..., expected {expected[:8]}...")
 
 @patch
 def _read_file(self: Checkpoint, name: str, reader):
@@ -318,7 +319,7 @@ def save_checkpoint(
 
 # %% ../../nbs/runs/checkpoint.ipynb #6df2b7df
 def find_checkpoint(path: Path) -> Checkpoint:
-    """Find a checkpoint: its own folder, a run's folder, a folder of checkpoints, `best` in it; `auto` is `newest_model`.
+    """Find a checkpoint: its folder, a run's folder, a folder of checkpoints, `best` in it; `auto` is `newest_model`.
     Raise FileNotFoundError if there is none, ValueError if the newest is damaged."""
     if path == "auto": return newest_model()
     path = resolve_path(path)
@@ -345,7 +346,8 @@ def newest_model() -> Checkpoint:
     if able: return max(able, key=lambda c: (c.stage, c.written))
     shipped = root()/SHIPPED
     if (shipped/METADATA).exists():
-        print(f"No model has been trained below {root()/'outputs'}: these are the weights that come with the project, {SHIPPED}")
+        print(f"No model has been trained below {root()/'outputs'}: these are the weights that come with the project, "
+              f"{SHIPPED}")
         return Checkpoint.read(shipped)
     raise FileNotFoundError(f"no trained model below {root()/'outputs'}; train one with `make demo`")
 
@@ -409,9 +411,10 @@ def resumed_state(
     before = checkpoint.metadata.get("data")
     if data is not None and before and differs(before, data):
         raise ValueError(
-            f"{checkpoint.folder}: trained on {before['people']} subjects of {before['path']}; {data.path} holds {len(data)} "
-            "others, or the same with other images, points or bodies. Give the same data to go on exactly; for a new run on "
-            "this one, another exp_name and resume=\"\", or the checkpoint of an earlier stage")
+            f"{checkpoint.folder}: trained on {before['people']} subjects of {before['path']}; {data.path} holds "
+            f"{len(data)} others, or the same with other images, points or bodies. Give the same data to go on "
+            "exactly; for a new run on this one, another"
+            " exp_name and resume=\"\", or the checkpoint of an earlier stage")
     state = checkpoint.state()
     rank = dist.get_rank() if dist.is_initialized() else 0
     if rank < len(state["random"]): set_random_state(state["random"][rank])

@@ -37,7 +37,8 @@ def read_costs(events, cuda: bool, steps: int, wait: float) -> Costs:
     parts = {}
     for event in events:
         if not event.key.startswith(PART): operators[event.key] = getattr(event, own)/1e6/steps
-        elif not str(event.device_type).endswith("CUDA"): parts[event.key.removeprefix(PART)] = getattr(event, total)/1e6/steps
+        elif not str(event.device_type).endswith("CUDA"):
+            parts[event.key.removeprefix(PART)] = getattr(event, total)/1e6/steps
     counted = [event for event in events if not (cuda and event.key.startswith(PART))]
     largest_first = sorted(operators.items(), key=lambda item: -item[1])
     return Costs(sum(getattr(event, own) for event in counted)/1e6/steps, parts, dict(largest_first), wait/steps)
@@ -90,7 +91,8 @@ def main(cfg: Profile) -> dict[int, Costs]:
             trainer = Trainer(stage_options(cfg, stage, folder), stage)
             costs = found[stage] = profile_steps(trainer)
             print(f"\nStage {stage}, preset {cfg.preset}, {trainer.device}: {costs.total:.3g} s a step of "
-                  f"{trainer.order.subjects_per_step} subjects, waiting for data {costs.wait/(costs.total + costs.wait):.1%}\n"
+                  f"{trainer.order.subjects_per_step} subjects, "
+                  f"waiting for data {costs.wait/(costs.total + costs.wait):.1%}\n"
                   f"{format_costs(costs)}", flush=True)
     return found
 

@@ -23,7 +23,8 @@ from ..training.estimate import LiveBytes, fake_batch, free_on, estimate_memory,
 from ..training.speedups import PRECISIONS, apply_speedups, usable
 
 # %% ../../nbs/tools/speed.ipynb #8e11aaaf
-PLAIN = dict(mixed_precision="no", tf32=False, compile=False, channels_last=False, gradient_checkpointing=False, fused_adamw=False)
+PLAIN = dict(mixed_precision="no", tf32=False, compile=False, channels_last=False, gradient_checkpointing=False,
+             fused_adamw=False)
 CASES = {
     "fp32 eager": {},
     "fused AdamW": dict(fused_adamw=True),
@@ -33,7 +34,8 @@ CASES = {
     "gradient checkpointing": dict(gradient_checkpointing=True),
     "compile": dict(compile=True),
     "bf16": dict(mixed_precision="bf16", tf32=True, fused_adamw=True),
-    "bf16, compile, channels-last": dict(mixed_precision="bf16", tf32=True, fused_adamw=True, compile=True, channels_last=True),
+    "bf16, compile, channels-last": dict(mixed_precision="bf16", tf32=True, fused_adamw=True, compile=True,
+                                         channels_last=True),
     "fp16": dict(mixed_precision="fp16", tf32=True, fused_adamw=True)}
 
 def applies(case: str, device: torch.device) -> bool:
@@ -146,7 +148,9 @@ HEAD = ("| stage | options | at once | subjects/s | gain | memory | of matrix ra
 def describe_machine(device: torch.device) -> str:
     "What the numbers are measured on."
     if device.type == "cuda": name = torch.cuda.get_device_name(device)
-    else: name = f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+    else:
+        features = torch.backends.cpu.get_cpu_capability()
+        name = f"{platform.machine()} CPU ({features}), {torch.get_num_threads()} threads"
     return f"{name}, torch {torch.__version__}"
 
 def format_row(row: dict, plain: dict) -> str:
@@ -167,7 +171,8 @@ def measure_stage(cfg: Speed, stage: int, device: torch.device) -> list[dict]:
         plain = rows[0]
         print(format_row(row, plain), flush=True)
         if "losses" in row and largest_difference(row, plain) > .05:
-            raise ValueError(f"stage {stage}, {case}: losses {row['losses']} are not those of {plain['case']}, {plain['losses']}")
+            raise ValueError(f"stage {stage}, {case}: losses {row['losses']} are not those of {plain['case']}, "
+                             f"{plain['losses']}")
     return rows
 
 def main(cfg: Speed) -> list[dict]:

@@ -30,8 +30,8 @@ def join_processes() -> Accelerator:
     accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available(), kwargs_handlers=handlers)
     kind = accelerator.distributed_type
     if kind not in REPLICAS:
-        raise ValueError(f"accelerate is configured for {kind.value}; this training keeps the whole model in every process. "
-                         "Launch it with --multi_gpu")
+        raise ValueError(f"accelerate is configured for {kind.value}; this training keeps the whole model in every "
+                         "process. Launch it with --multi_gpu")
     return accelerator
 
 # %% ../../nbs/training/distributed.ipynb #60aa9c1d
@@ -43,7 +43,8 @@ class Ranks:
         self.index = self.accelerator.process_index
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
-        self.cpu_group = torch.distributed.new_group(backend="gloo") if self.count > 1 else None    # talks past the device
+        self.cpu_group = None             # talks past the device
+        if self.count > 1: self.cpu_group = torch.distributed.new_group(backend="gloo")
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         "Add up a tensor over all processes."
@@ -111,8 +112,8 @@ def interruptible(patience: float = 1.):
 def split_micro_batches(batch: list, parts: int, rank: int, ranks: int) -> list[list]:
     "Take the `parts` micro-batches of process `rank` of `ranks`. Raise ValueError where the batch is too small."
     if len(batch) < parts * ranks:
-        raise ValueError(f"{len(batch)} subjects a step are too few for {ranks} processes with gradient_accumulation_steps={parts}; "
-                         "each part needs one. Use fewer of either")
+        raise ValueError(f"{len(batch)} subjects a step are too few for {ranks} processes with "
+                         f"gradient_accumulation_steps={parts}; each part needs one. Use fewer of either")
     return [batch[part*ranks + rank::parts*ranks] for part in range(parts)]
 
 # %% ../../nbs/training/distributed.ipynb #4be09edc
@@ -156,8 +157,8 @@ def launch(
     folder = resolve_path(options.save_root)/options.exp_name
     with tempfile.TemporaryDirectory() as temporary:
         options.save(config := Path(temporary)/"config.yaml")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(options.num_processes),
-                   "-m", module, "--config", str(config)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                   "--nproc_per_node", str(options.num_processes), "-m", module, "--config", str(config)]
         lines = _follow(folder, time.time(), on_log)
         process = subprocess.Popen(command, env=_environment(options), start_new_session=True)
         try:

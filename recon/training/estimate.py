@@ -144,8 +144,9 @@ def check_memory(options, stage: int, needed: Requirements, free: float, where: 
     size = needed.memory(options.batch_size)
     if size <= .95*free: return
     changes = suggest_fitting(options, stage, free) or ["a smaller image_size, num_samples or preset"]
-    raise ValueError(f"stage {stage} takes about {format_bytes(size)} of memory on {where} (image_size={options.image_size}, "
-                     f"num_samples={options.num_samples}, batch_size={options.batch_size}), and {format_bytes(free)} are free. "
+    raise ValueError(f"stage {stage} takes about {format_bytes(size)} of memory on {where} "
+                     f"(image_size={options.image_size}, num_samples={options.num_samples}, "
+                     f"batch_size={options.batch_size}), and {format_bytes(free)} are free. "
                      f"It would fit with {', or with '.join(changes)}.")
 
 # %% ../../nbs/training/estimate.ipynb #ffd4c8f9
@@ -154,7 +155,7 @@ def free_on(device: torch.device, sharers: int = 1) -> float:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory() / sharers
 
 def trivially_fits(options, free: float) -> bool:
-    "Whether a step is so small that it need not be traced: at the published widths a pixel takes 45 kB, a point 120 kB."
+    "Whether a step is too small to be traced: at the published widths a pixel takes 45 kB, a point 120 kB."
     widest = max(options.nrm_channels, options.encoder_channels / 4, options.color_channels / 4, options.hidden_dim / 8)
     if widest > 64: return False
     return options.batch_size * (45e3*options.image_size**2 + 120e3*options.num_samples) < .1*free
@@ -166,8 +167,8 @@ def checkpoint_size(model: Reconstructor) -> int:
 def check_disk(needed: float, free: float, folder: Path):
     "Raise ValueError for a run whose checkpoints the disk cannot hold."
     if needed <= .95*free: return
-    raise ValueError(f"{folder}: checkpoints take up to {format_bytes(needed)}, and the disk has {format_bytes(free)} left. "
-                     "Make room, keep fewer of them, or put save_root on a larger disk.")
+    raise ValueError(f"{folder}: checkpoints take up to {format_bytes(needed)}, and the disk has {format_bytes(free)} "
+                     "left. Make room, keep fewer of them, or put save_root on a larger disk.")
 
 # %% ../../nbs/training/estimate.ipynb #86e9e3ce
 def ready(device: torch.device) -> float:
@@ -206,8 +207,9 @@ class Budget:
     def __str__(self) -> str:
         known = self.step and self.step.memory(self.options.batch_size)
         memory = format_bytes(known) if known else f"less than {format_bytes(.1*self.free)}"
-        return (f"Memory: {memory} of {format_bytes(self.free)} free. Disk: checkpoints of {format_bytes(self.checkpoint)}, "
-                f"up to {format_bytes(self.disk)} of {format_bytes(free_disk(self.folder))} free")
+        return (f"Memory: {memory} of {format_bytes(self.free)} free. "
+                f"Disk: checkpoints of {format_bytes(self.checkpoint)}, up to {format_bytes(self.disk)} "
+                f"of {format_bytes(free_disk(self.folder))} free")
 
 # %% ../../nbs/training/estimate.ipynb #a8f2c5d7
 @patch

@@ -85,7 +85,7 @@ def train_step(
 
 # %% ../../nbs/training/loop.ipynb #0d131c1d
 def find_earlier_stage(options, stage: int, folder: Path) -> Checkpoint | None:
-    "The newest checkpoint of the stage before with the model's sizes, in a folder of runs; ValueError if it is damaged."
+    "The newest checkpoint of the stage before with the model's sizes, in a folder of runs; ValueError if damaged."
     found = [c for c in checkpoints_below(folder) if c.stage == stage - 1 and c.options == ModelOptions.of(options)]
     if not found: return None
     newest = max(found, key=lambda c: c.written)
@@ -157,12 +157,12 @@ def open_training_data(cfg: TrainOptions) -> ReconDataset:
                         cfg.lighting, body_file=cfg.body_file, num_valid=cfg.num_valid, num_test=cfg.num_test)
 
 def read_template(data: ReconDataset, model: Reconstructor, stage: int) -> BodyTemplate | None:
-    "The dataset's body on the model's device; None in stage 1. Raise ValueError where the file lacks what the stage needs."
+    "The dataset's body on the model's device; None in stage 1. Raise ValueError where the file lacks it."
     data.has_cues &= stage > 1 and model.needs_priors    # what no network takes is not read
     if stage == 1: return None
     if data.body_faces is None:
-        raise ValueError(f"{data.path}: does not hold its body's faces, which stage {stage} needs; name the body's OBJ file "
-                         "as body_file, or build the dataset with 00_build_dataset")
+        raise ValueError(f"{data.path}: does not hold its body's faces, which stage {stage} needs; "
+                         "name the body's OBJ file as body_file, or build the dataset with 00_build_dataset")
     if model.needs_priors and not data.has_cues:
         raise ValueError(f"{data.path}: holds no body depth, which this preset's image-space priors need; "
                          "build it with 00_build_dataset, or use preset=paper")
@@ -184,7 +184,8 @@ class Trainer:
         self.optim = Optim(self.model, cfg, stage, self.order.total_steps)
         self.losses = self.ranks.wrap(StageLosses(self.model, cfg, stage, self.template))
         self.folder = resolve_path(cfg.save_root)/cfg.exp_name
-        kept = cfg.keep or math.ceil(self.order.total_steps / (cfg.save_steps or cfg.save_every*self.order.steps_per_epoch))
+        between = cfg.save_steps or cfg.save_every*self.order.steps_per_epoch
+        kept = cfg.keep or math.ceil(self.order.total_steps / between)
         self.budget = Budget(self.model, cfg, stage, kept, self.folder, self.ranks.count)
         self.meter = Meter()
         self.run: Run | None = None       # from `resume` on
@@ -201,7 +202,8 @@ def describe(self: Trainer) -> str:
     trained = sum(p.numel() for p in learning(self.model))
     where = f"{self.device}" if count == 1 else f"{count} processes ({self.device.type})"
     text = (f"Stage {self.stage} ({', '.join(learning_rates(cfg, self.stage))}): {trained/1e6:.1f} M parameters, "
-            f"{len(self.data)} subjects, {cfg.epochs} epochs of {order.steps_per_epoch} steps of {order.subjects_per_step} subjects, "
+            f"{len(self.data)} subjects, {cfg.epochs} epochs of {order.steps_per_epoch} steps "
+            f"of {order.subjects_per_step} subjects, "
             f"on {where}, {self.origin}. {precision_mismatch(cfg.mixed_precision)}\n"
             f"{self.budget}, every {cfg.save_every} epochs in {self.folder}; curves beside them.")
     if usable(cfg.mixed_precision, self.device): return text
@@ -218,7 +220,8 @@ def _load(self: Trainer, source: Checkpoint | Path | None) -> str:
     self.predictor_trained = source.predictor_trained
     if source.stage < self.stage: return f"with the weights of stage {source.stage} ({source.folder})"
     if source.stage > self.stage:
-        raise ValueError(f"{source.folder}: written by stage {source.stage}; stage {self.stage} cannot resume from a later one")
+        raise ValueError(f"{source.folder}: written by stage {source.stage}; "
+                         f"stage {self.stage} cannot resume from a later one")
     self.optim.load_state(resumed_state(source, self.data))
     self.global_step = source.global_step
     warnings = resume_warnings(source, self.cfg)
@@ -276,7 +279,8 @@ def save(self: Trainer, metric: float = None, name: str = "validation"):
     self.check_finite(weights=True)
     epoch, batch = divmod(self.global_step, self.order.steps_per_epoch)
     trained = self.predictor_trained or self.stage != 2 and self.global_step > 0
-    metadata = Metadata(step=self.stage, stage=self.cfg.exp_name, global_step=self.global_step, epoch=epoch, batch=batch,
+    metadata = Metadata(step=self.stage, stage=self.cfg.exp_name,
+                        global_step=self.global_step, epoch=epoch, batch=batch,
                         total_steps=self.order.total_steps, config=self.cfg.asdict(), predictor_trained=trained)
     save_checkpoint(self.folder/"checkpoints", self.model, self.optim.state(), metadata, self.cfg.keep, self.data)
     if metric is not None and self.ranks.is_main: mark_best(self.folder/"checkpoints", self.global_step, metric, name)
@@ -298,8 +302,9 @@ def with_estimate(self: Trainer, batches):
     "Yield the same batches; print how long the run takes, tried on the first."
     for k, micro_batches in enumerate(batches):
         if not k:
-            self.losses.eval()        # a trial leaves no trace in the estimates of spectral norms; `update` trains again
-            self.ranks.print(self.budget.forecast(self.losses, micro_batches[0], self.order.total_steps - self.global_step))
+            self.losses.eval()        # a trial leaves no trace in estimates of spectral norms; `update` trains again
+            left = self.order.total_steps - self.global_step
+            self.ranks.print(self.budget.forecast(self.losses, micro_batches[0], left))
             self.meter.restart()
         yield micro_batches
 
@@ -346,7 +351,8 @@ def log(self: Trainer, grad_norms: dict):
 def validate(self: Trainer, epoch: int):
     "Validate in the first process; save the checkpoint with the number that chooses the best."
     with self.meter.paused():
-        found = self.validator(self.model, epoch, self.stop_requested) if self.validator and self.ranks.is_main else None
+        here = self.validator and self.ranks.is_main
+        found = self.validator(self.model, epoch, self.stop_requested) if here else None
         if found:
             line = dict(step=self.global_step) | found.line
             self.run.log(**line, card=found.card)
@@ -395,5 +401,6 @@ def fit(self: Trainer, on_log=None, validator=None) -> Run:
             if self.ranks.any(self.stop_requested): break
     self.save()
     if self.global_step < total:
-        self.ranks.print(f"Stopped after step {self.global_step} of {total}; saved. Run the same command again to go on from here.")
+        self.ranks.print(f"Stopped after step {self.global_step} of {total}; saved. "
+                         "Run the same command again to go on from here.")
     return self.run

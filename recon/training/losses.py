@@ -57,7 +57,7 @@ def rgb_loss(outputs: Outputs, batch: Batch, options) -> Tensor:
 
 # %% ../../nbs/training/losses.ipynb #e4c5676a
 def rows_near_surface(d: Tensor, band: float, limit: int) -> tuple[Tensor, Tensor]:
-    "Rows (B,M) of the first `limit` points within `band` of the surface, and which rows are (B,M). Zero means no bound."
+    "Rows (B,M) of the first `limit` points within `band` of the surface, and which rows are (B,M). Zero: no bound."
     near = d[..., 0].abs() < (band or float("inf"))
     rows = (~near).long().argsort(dim=1, stable=True)[:, :limit or None]
     return rows, near.gather(1, rows)
@@ -104,7 +104,9 @@ def loss_weights(options, stage: int) -> dict[str, float]:
     "Weights of a stage's losses. Raise ValueError for a loss without an option."
     names = [loss.name for loss in losses_of(stage)]
     missing = [f"lambda_{name}" for name in names if not hasattr(options, f"lambda_{name}")]
-    if missing: raise ValueError(f"{type(options).__name__} has no option {', '.join(missing)}; every loss of the table needs one")
+    if missing:
+        raise ValueError(f"{type(options).__name__} has no option {', '.join(missing)}; "
+                         "every loss of the table needs one")
     return {name: getattr(options, f"lambda_{name}") for name in names}
 
 # %% ../../nbs/training/losses.ipynb #84b1e6f2

@@ -16,7 +16,8 @@ from ..nets.hourglass import ConvBlock
 from ..nets.model import Reconstructor
 
 # %% ../../nbs/training/optim.ipynb #98e0c344
-GROUPS = dict(encoder=("image_encoder",), decoder=("sdf_decoder", "rgb_decoder", "high_res_encoder"), predictor=("nrm_encoder",))
+GROUPS = dict(encoder=("image_encoder",), decoder=("sdf_decoder", "rgb_decoder", "high_res_encoder"),
+              predictor=("nrm_encoder",))
 
 def learning_rates(options, stage: int) -> dict[str, float]:
     "Learning rate of each network that stage 1, 2 or 3 trains."
@@ -89,7 +90,8 @@ class Optim:
     def step(self) -> dict[str, torch.Tensor]:
         "Clip each group's gradient, update the weights and the rates; the groups' gradient norms before clipping."
         self.scaler.unscale_(self.optimizer)
-        norms = {group["name"]: clip_grad_norm_(group["params"], self.max_grad_norm) for group in self.optimizer.param_groups}
+        groups = self.optimizer.param_groups
+        norms = {group["name"]: clip_grad_norm_(group["params"], self.max_grad_norm) for group in groups}
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -104,7 +106,8 @@ class Optim:
 @patch
 def state(self: Optim) -> dict:
     "All but the weights that the next update depends on."
-    return dict(optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict(), scaler=self.scaler.state_dict())
+    parts = dict(optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
+    return {name: part.state_dict() for name, part in parts.items()}
 
 @patch
 def load_state(self: Optim, state: dict):

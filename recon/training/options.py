@@ -21,7 +21,7 @@ class RunOptions:
     preset: str = "auto"           # demo (CPU, minutes), small (one GPU), paper; auto: small with a GPU, else demo
     save_root: str = "outputs"     # runs are folders in it
     exp_name: str = ""             # folder of the run; empty: named after the stage
-    resume: str = "auto"           # checkpoint or run: of an earlier stage, its weights; of this one, go on. "": scratch
+    resume: str = "auto"           # checkpoint or run: of an earlier stage, its weights; of this one, go on. "": none
     seed: NonNegativeInt = 0       # of weights, order, views and points
     epochs: NonNegativeInt = 400   # passes over the subjects
     batch_size: PositiveInt = 8    # subjects that a process takes at once

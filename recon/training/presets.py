@@ -24,9 +24,12 @@ SMALL = BEYOND | dict(
 
 # %% ../../nbs/training/presets.ipynb #41689b4a
 RATES = dict(
-    demo={2: dict(epochs=80, lr_decoder=1e-3, lr_encoder=1e-3), 3: dict(epochs=30, lr_decoder=4e-4, lr_encoder=4e-4)},
-    small={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=5e-4), 3: dict(epochs=200, lr_decoder=2e-4, lr_encoder=1e-4)},
-    paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4), 3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
+    demo={2: dict(epochs=80, lr_decoder=1e-3, lr_encoder=1e-3),
+          3: dict(epochs=30, lr_decoder=4e-4, lr_encoder=4e-4)},
+    small={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=5e-4),
+           3: dict(epochs=200, lr_decoder=2e-4, lr_encoder=1e-4)},
+    paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4),
+           3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
 NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"),
               small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})

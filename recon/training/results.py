@@ -15,7 +15,8 @@ from ..metrics.tables import markdown_table
 from ..nets.inference import Scene, reconstruct
 from ..runs.checkpoint import Checkpoint, checkpoints_below, find_checkpoint
 from ..runs.run import Run
-from .validate import as_trimesh, color_error, gt_maps, load_predictor, measure_mesh, open_as_trained, predict_maps, with_maps
+from .validate import (as_trimesh, color_error, gt_maps, load_predictor, measure_mesh, open_as_trained,
+                                     predict_maps, with_maps)
 
 # %% ../../nbs/training/results.ipynb #905172c6
 def test_subjects(config: dict, num_samples: int = 1) -> DatasetSubjects:
@@ -37,7 +38,8 @@ def predict_test_normals(run: Run, limit: int = 4) -> list[dict]:
         item = subjects.inputs(name)
         pred = predict_maps(model, item)["front"]
         true, mask = item["front_nrm_img"], item["front_mask"]
-        results.append(dict(subject=name, pred=pred, true=true, mask=mask, degrees=mean_angular_error(pred, true, mask)))
+        degrees = mean_angular_error(pred, true, mask)
+        results.append(dict(subject=name, pred=pred, true=true, mask=mask, degrees=degrees))
     return results
 
 # %% ../../nbs/training/results.ipynb #e5a6c71b
@@ -53,8 +55,10 @@ def reconstruct_test_subjects(run: Run, limit: int = 2, resolution: int = 192) -
     for name in subjects.names[:limit]:
         item = subjects.inputs(name)
         if predictor: item = with_maps(item, predict_maps(predictor, item, model.options.mask_pred_nrm))
-        result = reconstruct(Scene(model, item, subjects.body.faces, subjects.body.canonical, gt_normals=True), resolution)
-        results.append(dict(subject=name, label=subjects.data.labels[name], front=item["front_rgb_img"], back=item["back_rgb_img"],
+        scene = Scene(model, item, subjects.body.faces, subjects.body.canonical, gt_normals=True)
+        result = reconstruct(scene, resolution)
+        results.append(dict(subject=name, label=subjects.data.labels[name],
+                            front=item["front_rgb_img"], back=item["back_rgb_img"],
                             front_nrm=result.front_nrm, back_nrm=result.back_nrm, mesh=as_trimesh(result),
                             scan=subjects.scan(name), body=subjects.posed_body(name)))
     return results
@@ -82,7 +86,7 @@ def measure_on_predicted(checkpoint: Checkpoint, subjects: DatasetSubjects, reso
 
 # %% ../../nbs/training/results.ipynb #18d9fa50
 def compare_with_stage_2(run: Run, limit: int = 8, resolution: int = 144, points: int = 8192) -> str:
-    "Table of a stage-3 run beside the newest stage 2 of its sizes on test subjects, and of their difference; its card below."
+    "Table of a stage-3 run beside the newest stage 2 of its sizes on test subjects, their difference, and its card."
     third = find_checkpoint(run.folder)
     earlier = [c for c in checkpoints_below(run.folder.parent) if c.stage == 2 and c.options == third.options]
     if not earlier: return f"No stage 2 of these sizes in {run.folder.parent.name}/ to compare with."
@@ -92,7 +96,7 @@ def compare_with_stage_2(run: Run, limit: int = 8, resolution: int = 144, points
     found = {f"stage {c.stage}": measure_on_predicted(c, subjects, resolution) for c in (third, second)}
     both = [name for name in subjects.names if all(name in rows for rows in found.values())]
     rows = {title: [numbers[name] for name in both] for title, numbers in found.items()}
-    return (f"{markdown_table(rows, ('stage 3', 'stage 2'))}\n\nMean [95 % interval over {len(both)} test subjects]; the last line "
-            f"pairs them by subject. Inputs: predicted normals (stage 2: by stage 1's predictor), true body, true back view; "
-            f"grid {resolution}; protocol rigid after ICP, 100,000 samples a mesh, seed 0; distances in 1/1000 of half the cube; "
-            "checkpoints: the last.")
+    return (f"{markdown_table(rows, ('stage 3', 'stage 2'))}\n\nMean [95 % interval over {len(both)} test subjects]; "
+            "the last line pairs them by subject. Inputs: predicted normals (stage 2: by stage 1's predictor), "
+            f"true body, true back view; grid {resolution}; protocol rigid after ICP, 100,000 samples a mesh, seed 0; "
+            "distances in 1/1000 of half the cube; checkpoints: the last.")

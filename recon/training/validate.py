@@ -49,7 +49,8 @@ def open_validation_subjects(options, template: BodyTemplate | None, num_samples
                          "which a prepared folder needs; build it with 00_build_dataset")
     if options.valid_folder:
         body = RestBody(template.faces.cpu(), template.canonical.cpu())
-        folder = PreparedFolder(options.valid_folder, body.faces, len(body.canonical), options.image_size, options.erode_iter)
+        folder = PreparedFolder(options.valid_folder, body.faces, len(body.canonical), options.image_size,
+                                options.erode_iter)
         return PreparedSubjects(folder, body)
     try: return open_as_trained(options.asdict(), "valid", num_samples)
     except NoSplit:
@@ -94,7 +95,8 @@ def measure_mesh(mesh: trimesh.Trimesh, scan: trimesh.Trimesh, protocol: str = "
 def as_trimesh(result: Reconstruction) -> trimesh.Trimesh:
     "A reconstruction as a coloured trimesh."
     colors = (result.colors.cpu().numpy()*255).round().astype(np.uint8)
-    return trimesh.Trimesh(result.vertices.cpu().numpy(), result.faces.cpu().numpy(), vertex_colors=colors, process=False)
+    vertices, faces = result.vertices.cpu().numpy(), result.faces.cpu().numpy()
+    return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
 
 # %% ../../nbs/training/validate.ipynb #0d307680
 def color_error(
@@ -113,9 +115,10 @@ def color_error(
 def _predictor_size(options) -> tuple: return options.nrm_channels, options.nrm_downsamplings, options.nrm_blocks
 
 def find_predictor(options, folder: Path) -> Checkpoint | None:
-    "The newest checkpoint of stage 1 with a predictor of the size of `options`, beside the run `folder`, then below outputs/."
+    "The newest stage-1 checkpoint with a predictor of this size, beside the run `folder`, then below outputs/."
+    size = _predictor_size(options)
     for place in (folder.parent, root()/"outputs"):
-        found = [c for c in checkpoints_below(place) if c.stage == 1 and _predictor_size(c.options) == _predictor_size(options)]
+        found = [c for c in checkpoints_below(place) if c.stage == 1 and _predictor_size(c.options) == size]
         if found: return max(found, key=lambda c: c.written)
 
 def load_predictor(checkpoint: Checkpoint) -> Reconstructor | None:
@@ -154,7 +157,8 @@ def measure_fields(model: Reconstructor, item: dict, body: RestBody, scan, optio
 # %% ../../nbs/training/validate.ipynb #94c1e7d2
 @torch.no_grad()
 def validate_subject(
-    name: str, subjects: Subjects, body: RestBody | None, stage: int, model: Reconstructor, predictor: Reconstructor | None,
+    name: str, subjects: Subjects, body: RestBody | None,
+    stage: int, model: Reconstructor, predictor: Reconstructor | None,
     options,   # grid_size, subdivide
 ) -> SubjectResult:
     "Measure and draw one subject. Raise ValueError or OSError where it cannot be read or has no surface."
@@ -229,7 +233,8 @@ def see_subjects(self: Validator, model: Reconstructor, stop_requested) -> list[
     for name in tqdm(self.names, desc="validation", unit="subject", leave=False):
         if stop_requested: return None
         try:
-            results.append(validate_subject(name, self.subjects, self.body, self.stage, model, self.predictor, self.options))
+            found = validate_subject(name, self.subjects, self.body, self.stage, model, self.predictor, self.options)
+            results.append(found)
         except (ValueError, OSError) as error: tqdm.write(f"validation of {name}: {error}")
     return results
 
@@ -271,9 +276,10 @@ ON_TRAINING_SUBJECTS = "training subjects"
 def name_of(subjects: Subjects, trained_on: ReconDataset) -> str:
     "What a validation measures: `validation`, or fitting where a dataset has no subjects apart for it."
     data = getattr(subjects, "data", None)
-    if data is None or data.path != trained_on.path or not set(subjects.names) & set(trained_on.subjects): return "validation"
-    print(f"{data.path} holds nobody apart: validation sees training subjects, so the best checkpoint is the one that fits "
-          "them best. Set num_valid to hold some out.")
+    if data is None or data.path != trained_on.path: return "validation"
+    if not set(subjects.names) & set(trained_on.subjects): return "validation"
+    print(f"{data.path} holds nobody apart: validation sees training subjects, so the best checkpoint is the one "
+          "that fits them best. Set num_valid to hold some out.")
     return ON_TRAINING_SUBJECTS
 
 def open_validator(trainer) -> Validator | None:
