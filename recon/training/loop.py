@@ -279,9 +279,9 @@ def save(self: Trainer, metric: float = None, name: str = "validation"):
     self.check_finite(weights=True)
     epoch, batch = divmod(self.global_step, self.order.steps_per_epoch)
     trained = self.predictor_trained or self.stage != 2 and self.global_step > 0
-    metadata = Metadata(step=self.stage, stage=self.cfg.exp_name,
-                        global_step=self.global_step, epoch=epoch, batch=batch,
-                        total_steps=self.order.total_steps, config=self.cfg.asdict(), predictor_trained=trained)
+    place = dict(global_step=self.global_step, epoch=epoch, batch=batch, total_steps=self.order.total_steps)
+    metadata = Metadata(step=self.stage, stage=self.cfg.exp_name, config=self.cfg.asdict(), predictor_trained=trained)
+    metadata |= place
     save_checkpoint(self.folder/"checkpoints", self.model, self.optim.state(), metadata, self.cfg.keep, self.data)
     if metric is not None and self.ranks.is_main: mark_best(self.folder/"checkpoints", self.global_step, metric, name)
 
