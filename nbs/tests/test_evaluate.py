@@ -11,21 +11,6 @@ from conftest import BIN, ROOT
 SIZES = {"b": .5, "a": .4}
 
 
-def lognormal_interval(values):
-    "Cox's interval of two values, stretched to hold their mean."
-    logs = np.log(values)
-    variance = logs.var(ddof=1)
-    centers = np.mean(values), np.exp(logs.mean() + variance/2)
-    factor = np.exp(12.7062*np.sqrt(variance/2 + variance**2/2))   # Student's t of one degree of freedom
-    return min(centers)/factor, max(centers)*factor
-
-
-def t_interval(values):
-    "Student's interval of two values."
-    half = 12.7062*abs(values[0] - values[1])/2
-    return np.mean(values) - half, np.mean(values) + half
-
-
 def painted(mesh):
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=[200, 100, 50], process=False)
 
@@ -65,9 +50,7 @@ def test_tables_lie_beside_the_numbers_with_their_card(folders, tmp_path):
     for number in ("p2s", "view_normal_deg", "view_psnr"):
         values = [row[number] for row in found["people"].values()]
         assert float(lines[number]["mean"]) == np.mean(values) == found["model"][number]
-        low, high = (float(lines[number][end]) for end in ("low", "high"))
-        interval = t_interval(values) if number == "view_psnr" else lognormal_interval(values)
-        assert (low, high) == pytest.approx(interval)
+        assert lines[number]["low"] == lines[number]["high"] == "nan", "two subjects have no interval"
         assert lines[number]["n"] == "2"
     for written in (text, (tmp_path/"m.tex").read_text()):
         for field in ("protocol: rigid", "alignment: samples", "seed: 0", "interval: 95 %", "versions: recon"):

@@ -61,7 +61,7 @@ def mean_interval(
     n = len(values)
     if not n: return Estimate()
     mean = float(values.mean())
-    if n == 1: return Estimate(mean)
+    if n < 3: return Estimate(mean)
     if limits or not _is_lognormal(values):
         half = float(_half_width(values.var(ddof=1)/n, n))
         low, high = limits or (-np.inf, np.inf)
