@@ -120,9 +120,12 @@ def test_its_number_goes_to_the_loop_as_the_one_to_choose_by(balls, tmp_path, mo
 
     saved = []
     keep = Trainer.save
-    monkeypatch.setattr(
-        Trainer, "save", lambda self, metric=None, name="validation": (saved.append((self.global_step, metric)), keep(self, metric, name))
-    )
+
+    def save(self, metric=None, name="validation"):
+        saved.append((self.global_step, metric))
+        return keep(self, metric, name)
+
+    monkeypatch.setattr(Trainer, "save", save)
     run = train(balls, tmp_path, 1, epochs=4)
     expected = [(line["step"], line["valid_pred_normal_deg"]) for line in validations(run)]
     assert [pair for pair in saved if pair[1] is not None] == expected and len(expected) == 2

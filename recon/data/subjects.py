@@ -141,8 +141,8 @@ def open_subjects(
     erode_iter: int = 0,                 # masks shrink by this many pixels; of a folder
     body: RestBody | None = None,        # of a folder; None: the free body
 ) -> Subjects:
-    """Open subjects, wherever they are. Raise `NoSplit` for a split that is not there, FileNotFoundError for nothing there,
-    ValueError for what is neither a dataset nor a prepared folder."""
+    """Open subjects, wherever they are. Raise `NoSplit` for a split that is not there, FileNotFoundError for nothing
+    there, ValueError for what is neither a dataset nor a prepared folder."""
     path = resolve_path(path)
     if not path.is_dir(): return open_dataset_subjects(path, split, image_size, view, num_samples, lighting)
     body = body or anny_body()

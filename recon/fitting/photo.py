@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
@@ -57,6 +58,7 @@ def make_evidence(
 # %% ../../nbs/fitting/photo.ipynb #17016141
 SHAPE_SPREAD = 1.   # of the logits of phenotypes around the average
 
+# %% ../../nbs/fitting/photo.ipynb #9d8d62f0
 @dataclass
 class Hypotheses:
     "Candidate bodies, as the numbers that are fitted."
@@ -90,11 +92,13 @@ class Hypotheses:
         seen = turned[..., :2]/(1 - turned[..., 2:]/self.distance[:, None, None])
         return torch.cat([seen*size + self.place[:, None], turned[..., 2:]*size], -1)
 
-    def posed(self, body: PointBody) -> Posed:
-        "The bodies' points in the cube."
-        posed = body(self.angles, self.phenotype)
-        hands = self.put(posed.hands.flatten(1, 2)).unflatten(1, (2, 21))
-        return Posed(self.put(posed.keypoints), hands, self.put(posed.skin), posed.height)
+# %% ../../nbs/fitting/photo.ipynb #c67b3cbb
+@patch
+def posed(self: Hypotheses, body: PointBody) -> Posed:
+    "The bodies' points in the cube."
+    posed = body(self.angles, self.phenotype)
+    hands = self.put(posed.hands.flatten(1, 2)).unflatten(1, (2, 21))
+    return Posed(self.put(posed.keypoints), hands, self.put(posed.skin), posed.height)
 
 # %% ../../nbs/fitting/photo.ipynb #dad6b8a5
 def align_to(hypotheses: Hypotheses, evidence: Evidence) -> Hypotheses:
@@ -273,6 +277,7 @@ def _hold(fitted: Hypotheses, given: Given):
     if fitted.shape.grad is not None:
         for name in given.fixed_shape: fitted.shape.grad[:, SHAPE_NAMES.index(name)] = 0
 
+# %% ../../nbs/fitting/photo.ipynb #f5896185
 def refine(
     hypotheses: Hypotheses,
     evidence: Evidence,
@@ -360,6 +365,7 @@ def known_start(starts: Hypotheses, known: dict[str, float]) -> tuple[Hypotheses
     fixed = (*names, "height") if "height" in known else names
     return replace(starts, start_shape=shape), Given(height=known.get("height"), fixed_shape=fixed)
 
+# %% ../../nbs/fitting/photo.ipynb #935236af
 @one_thread()
 def fit_photo(
     evidence: Evidence,

@@ -273,6 +273,7 @@ def check_finite(self: Trainer, weights: bool = False):
     raise ValueError(f"{bad or 'another process met numbers that are not finite'}; {last}. "
                      "Lower the learning rate, or look at the data with explore_data.ipynb")
 
+# %% ../../nbs/training/loop.ipynb #e69a8e69
 @patch
 def save(self: Trainer, metric: float = None, name: str = "validation"):
     "Write a checkpoint, in all processes at once; keep the one with the lowest `metric`, of `name`, as best."
