@@ -109,7 +109,7 @@ def found(folder: Path) -> dict:
             step=last.global_step,
             schedule=state["schedule"]["last_epoch"],
             random=state["random"][0]["torch"],
-            data=last.metadata["data"]["fingerprint"],
+            data=last.metadata["data"]["checksum"],
         )
     )
 
