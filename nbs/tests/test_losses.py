@@ -287,7 +287,9 @@ def test_the_loss_of_a_step_agrees_with_an_independent_implementation(balls, tmp
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_the_gradient_of_each_network_is_the_slope_of_the_loss(balls, tmp_path, step):
-    "Along a random direction in the weights of one network at a time, by central differences in float64."
+    """Along a random direction in the weights of one network at a time, by central differences in float64.
+
+    The step is small, so that no ReLU and no nearest face changes within it."""
     ready, batch = fixed(balls, tmp_path, step)
     model, shared = (
         ready.model.double(),
@@ -314,9 +316,9 @@ def test_the_gradient_of_each_network_is_the_slope_of_the_loss(balls, tmp_path, 
                     p.add_(w, alpha=by)
                 return value().item()
 
-        far, near = moved(1e-6), moved(-2e-6)
-        moved(1e-6)
-        assert abs((far - near) / 2e-6 - slope) < 1e-3 * abs(slope) + 1e-6, (group["name"], (far - near) / 2e-6, slope)
+        far, near = moved(1e-8), moved(-2e-8)
+        moved(1e-8)
+        assert abs((far - near) / 2e-8 - slope) < 1e-3 * abs(slope) + 1e-6, (group["name"], (far - near) / 2e-8, slope)
 
 
 def test_gradients_of_the_fields_pass_gradcheck(balls, tmp_path):

@@ -72,8 +72,11 @@ def paste(values: np.ndarray, square: Square, shape: tuple[int, int]) -> np.ndar
 class Network:
     "A network of a `.tflite` file, on one thread."
     def __init__(self, name: str):
-        from ai_edge_litert.interpreter import Interpreter
-        self.runner = Interpreter(str(network_path(name)), num_threads=1)
+        path = network_path(name)
+        try: from ai_edge_litert.interpreter import Interpreter
+        except ModuleNotFoundError as error: raise ModuleNotFoundError(
+            f"{error.name} runs MediaPipe's networks and is not installed; type `make photo` once") from None
+        self.runner = Interpreter(str(path), num_threads=1)
         self.runner.allocate_tensors()
         self.input = self.runner.get_input_details()[0]["index"]
         self.outputs = [detail["index"] for detail in self.runner.get_output_details()]
