@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
-           'free_rates', 'known_shape', 'fit_figure', 'record', 'write_person', 'fit_one', 'main', 'cli']
+           'free_rates', 'known_shape', 'fit_figure', 'record', 'write_person', 'save_photo', 'save_person', 'fit_one',
+           'main', 'cli']
 
 # %% ../nbs/03_fit.ipynb #a19d1657
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -147,6 +148,21 @@ def record(cfg: Fit, figure, fit, score) -> dict:
 # %% ../nbs/03_fit.ipynb #7026a888
 def write_person(cfg: Fit, name: str, figure) -> list[str]:
     "Fit one person and write its files; its warnings."
+    _, fit, score = fit_figure(cfg, figure)
+    if cfg.refuse and score.warnings: raise ValueError("the fit is refused: " + "; ".join(score.warnings))
+    return save_person(cfg, name, figure, fit, score)
+
+def save_photo(path: Path, pixels, side: int = 1024):
+    "Write a copy (H,W,3) uint8 of a photo, at most `side` pixels long, for pages that show it."
+    import cv2
+    from recon.viz.images import encode_jpeg
+    factor = min(1, side/max(pixels.shape[:2]))
+    small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    with atomic_write(path) as partial: partial.write_bytes(encode_jpeg(small))
+
+# %% ../nbs/03_fit.ipynb #75effdfa
+def save_person(cfg: Fit, name: str, figure, fit, score) -> list[str]:
+    "Write the files of a person and a fit, found or corrected; its warnings."
     import cv2
     import numpy as np
     import trimesh
@@ -155,14 +171,13 @@ def write_person(cfg: Fit, name: str, figure) -> list[str]:
     from recon.viz.fits import fit_sheet
     from recon.viz.images import encode_jpeg
     folder = resolve_path(cfg.data_root)
-    _, fit, score = fit_figure(cfg, figure)
     before = preflight(figure)
     warnings = figure.notes + [warning.text for warning in before] + score.warnings
-    if cfg.refuse and score.warnings: raise ValueError("the fit is refused: " + "; ".join(score.warnings))
     vertices, _ = fit.body()
     sheet = fit_sheet(figure.photo, figure.image, figure.keypoints, vertices, f"{name}  {'; '.join(warnings)}")
     with atomic_write(folder/"images"/f"{name}.png") as path:
         cv2.imwrite(str(path), cv2.cvtColor(figure.image, cv2.COLOR_RGBA2BGRA))
+    save_photo(folder/"photos"/f"{name}.jpg", figure.photo)
     with atomic_write(folder/"keypoints"/f"{name}.json") as path: write_keypoints(path, [figure.keypoints])
     with atomic_write(folder/"fit"/f"{name}.jpg") as path: path.write_bytes(encode_jpeg(sheet))
     with atomic_write(folder/"fit"/f"{name}.json") as path:

@@ -119,6 +119,17 @@ def test_locked_parts_stay_and_moved_keypoints_pull():
     assert torch.equal(changed.points[10], evidence.points[10])
 
 
+def test_a_correction_may_say_height_and_build_while_the_pose_goes_on():
+    evidence, _ = seen_body(5)
+    fit = fit_photo(evidence, steps=(30, 20))
+    mended, _ = mend(fit, evidence, Correction(), known=dict(weight=0.9, height=1.45))
+    assert abs(mended.phenotype()["weight"] - 0.9) < 0.01
+    rest = load_anny().pose(None, mended.phenotype()).vertices[:, 1]
+    assert abs(float(rest.max() - rest.min()) - 1.45) < 0.08
+    moved = (mended.body()[1] - fit.body()[1])[:, :2].norm(dim=1)
+    assert moved.max() < 0.15, "the keypoints stay where the photo shows them"
+
+
 def test_swapped_sides_are_exchanged():
     evidence, _ = seen_body(8)
     _, changed = mend(fit_photo(evidence, steps=(5, 5)), evidence, Correction(swap=("arms",)), steps=2)
@@ -176,6 +187,7 @@ def test_a_folder_becomes_a_prepared_folder_and_nothing_is_made_twice(tmp_path, 
         assert (tmp_path / "out" / "fit" / f"{name}.jpg").exists() and (
             tmp_path / "out" / "keypoints" / f"{name}.json"
         ).exists()
+        assert max(Image.open(tmp_path / "out" / "photos" / f"{name}.jpg").size) <= 1024
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
     main(cfg)
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}

@@ -10,7 +10,7 @@ __all__ = ['SHAPE_SPREAD', 'DISTANCE', 'SKIN', 'POINT_SIGMA', 'POINT_WEIGHTS', '
            'balance_term', 'Given', 'given_term', 'energy', 'refine', 'PhotoFit', 'body_mask', 'mask_agreement',
            'tightness', 'set_height', 'known_start', 'fit_photo', 'finish', 'torso_length', 'residuals', 'uncertainty',
            'Score', 'score_warnings', 'score_fit', 'to_dict', 'from_dict', 'Correction', 'check_correction',
-           'corrected', 'limb_candidates', 'join', 'mend']
+           'corrected', 'limb_candidates', 'join', 'with_known', 'mend']
 
 # %% ../../nbs/fitting/photo.ipynb #666eebe5
 from dataclasses import dataclass, field, replace
@@ -526,13 +526,23 @@ def join(parts: list[Hypotheses]) -> Hypotheses:
     return Hypotheses(**{name: torch.cat([getattr(part, name) for part in parts])
                          for name in Hypotheses.__dataclass_fields__})
 
+def with_known(best: Hypotheses, known: dict[str, float]) -> tuple[Hypotheses, Given]:
+    "A hypothesis whose known phenotypes and height are set, its pose and place as they are."
+    if not known: return best, Given()
+    settled = replace(best, start_shape=best.phenotype.clamp(.002, .998), shape=torch.zeros_like(best.shape))
+    return known_start(settled, known)
+
+# %% ../../nbs/fitting/photo.ipynb #e40722a0
 @one_thread()
-def mend(fit: PhotoFit, evidence: Evidence, correction: Correction, steps: int = 60) -> tuple[PhotoFit, Evidence]:
-    "A fit after a correction, and the corrected evidence; ValueError for names that do not exist."
+def mend(fit: PhotoFit, evidence: Evidence, correction: Correction, steps: int = 60,
+         known: dict = None) -> tuple[PhotoFit, Evidence]:
+    """A fit after a correction, and the corrected evidence; ValueError for names that do not exist.
+    `known` as in `fit_photo`."""
     check_correction(correction)
     evidence = corrected(evidence, correction)
+    best, given = with_known(fit.best.pick([0]), known or {})
     fronts = {limb: 1. if is_front else -1. for limb, is_front in correction.front.items()}
     locked = tuple(joint for part in correction.lock for joint in LIMB_JOINTS[part].split())
-    given = Given(locked=locked, fronts=fronts)
-    starts = [fit.best.pick([0])] + [limb_candidates(fit.best, limb, evidence, given) for limb in fronts]
+    given = replace(given, locked=locked, fronts=fronts)
+    starts = [best] + [limb_candidates(best, limb, evidence, given) for limb in fronts]
     return finish(join(starts), evidence, steps, given, fit.tight), evidence
