@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
-           'free_rates', 'known_shape', 'fit_figure', 'record', 'write_person', 'save_photo', 'save_person', 'fit_one',
-           'main', 'cli']
+           'free_rates', 'known_shape', 'figure_evidence', 'fit_figure', 'record', 'write_person', 'save_photo',
+           'save_person', 'fit_one', 'main', 'cli']
 
 # %% ../nbs/03_fit.ipynb #a19d1657
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -126,11 +126,16 @@ def known_shape(cfg: Fit) -> dict[str, float]:
     if cfg.gender: known["gender"] = float(cfg.gender == "female")
     return known
 
+def figure_evidence(cfg: Fit, figure):
+    "What a figure says of the body, in the cube."
+    from recon.fitting.photo import make_evidence
+    place = figure.keypoints.moved(lambda xy: (xy*2/cfg.size - 1)*[1, -1])
+    return make_evidence(place.body, place.left_hand, place.right_hand, figure.keypoints.world, figure.alpha)
+
 def fit_figure(cfg: Fit, figure):
     "Fit a body to a figure: the evidence, the fit and its score."
-    from recon.fitting.photo import fit_photo, make_evidence, score_fit
-    place = figure.keypoints.moved(lambda xy: (xy*2/cfg.size - 1)*[1, -1])
-    evidence = make_evidence(place.body, place.left_hand, place.right_hand, figure.keypoints.world, figure.alpha)
+    from recon.fitting.photo import fit_photo, score_fit
+    evidence = figure_evidence(cfg, figure)
     fit = fit_photo(evidence, cfg.distance, cfg.lifter, known=known_shape(cfg), rates=free_rates(cfg))
     return evidence, fit, score_fit(fit, evidence)
 
@@ -150,6 +155,7 @@ def write_person(cfg: Fit, name: str, figure) -> list[str]:
     "Fit one person and write its files; its warnings."
     _, fit, score = fit_figure(cfg, figure)
     if cfg.refuse and score.warnings: raise ValueError("the fit is refused: " + "; ".join(score.warnings))
+    save_photo(resolve_path(cfg.data_root)/"photos"/f"{name}.jpg", figure.photo)
     return save_person(cfg, name, figure, fit, score)
 
 def save_photo(path: Path, pixels, side: int = 1024):
@@ -177,7 +183,6 @@ def save_person(cfg: Fit, name: str, figure, fit, score) -> list[str]:
     sheet = fit_sheet(figure.photo, figure.image, figure.keypoints, vertices, f"{name}  {'; '.join(warnings)}")
     with atomic_write(folder/"images"/f"{name}.png") as path:
         cv2.imwrite(str(path), cv2.cvtColor(figure.image, cv2.COLOR_RGBA2BGRA))
-    save_photo(folder/"photos"/f"{name}.jpg", figure.photo)
     with atomic_write(folder/"keypoints"/f"{name}.json") as path: write_keypoints(path, [figure.keypoints])
     with atomic_write(folder/"fit"/f"{name}.jpg") as path: path.write_bytes(encode_jpeg(sheet))
     with atomic_write(folder/"fit"/f"{name}.json") as path:

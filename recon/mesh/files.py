@@ -47,10 +47,12 @@ def export_mesh(
     faces,                  # (F,3), looking outward; others are turned round
     colors=None,            # (V,3) in [0,1]
     metadata: dict = None,  # model, settings, …; overrides the frame, unit and scale of `FRAME`
+    attributes: dict = None, # further numbers of the vertices by name, such as _ORIGIN: (V,); GLB and PLY keep them
 ) -> Path:
     "Write a mesh atomically, with vertex colours, normals and what its numbers mean."
     path = Path(path)
     mesh = trimesh.Trimesh(np.asarray(vertices, np.float32), np.asarray(faces), process=False)
+    for name, values in (attributes or {}).items(): mesh.vertex_attributes[name] = np.asarray(values, np.float32)
     if mesh.volume < 0: mesh.invert()
     if colors is not None:
         opaque = np.column_stack([np.asarray(colors, np.float32).clip(0, 1), np.ones(len(mesh.vertices))])

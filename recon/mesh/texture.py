@@ -67,12 +67,16 @@ def export_textured(
     path: str | Path,       # .glb or .obj; an OBJ's material and images go beside it
     textured: Textured,
     metadata: dict = None,  # model, settings, …; overrides the frame, unit and scale of `FRAME`
+    attributes: dict = None, # further numbers of the vertices by name, such as _ORIGIN: (V,) float32; GLB keeps them
 ) -> Path:
     "Write a textured mesh, with what its numbers mean; raise `ValueError` for another format."
     path, metadata = Path(path), FRAME | (metadata or {})
     if path.suffix == ".glb":
         glb = Glb(metadata)
-        glb.put("scenes", nodes=[glb.put("nodes", mesh=add_textured(glb, textured), name=path.stem)])
+        further = {name: glb.add(values, VERTEX_DATA) for name, values in (attributes or {}).items()}
+        number = add_textured(glb, textured, **further)
+        glb.put("scenes", nodes=[glb.put("nodes", mesh=number, name=path.stem)])
+        glb.tree["scene"] = 0
         return glb.save(path)
     if path.suffix != ".obj": raise ValueError(f"cannot write a texture into {path.name}; expected .glb or .obj")
     export_textured_obj(path, textured, metadata)

@@ -92,6 +92,8 @@ button { border: 1px solid #888; border-radius: .3rem; }
 button[aria-pressed=true] { background: #1f4e79; color: #fff; }
 table { border-collapse: collapse; }
 td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
+.legend span { margin-right: 1.2rem; white-space: nowrap; }
+.legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em; }
 """
 # What the page may load: only what it carries.
 POLICY = (
@@ -121,6 +123,7 @@ PAGE = Template(f"""<!doctype html>
 <h2>Mesh</h2>
 <div role="group" aria-label="Colouring">$buttons</div>
 <iframe title="Mesh to turn" sandbox="allow-scripts" srcdoc="$viewer"></iframe>
+<p class="legend">$legend</p>
 <table>$facts</table>
 <script>{SCRIPT}</script>
 </body></html>
@@ -134,6 +137,7 @@ class Page:
     mesh: PageMesh
     pictures: dict[str, np.ndarray] = field(default_factory=dict)   # caption -> (H,W,3) in [0,1]
     facts: dict[str, str] = field(default_factory=dict)             # name -> value
+    legend: dict[str, str] = field(default_factory=dict)            # what a colour means -> its six hexadecimal digits
 
 # %% ../../nbs/viz/page.ipynb #06cd7704
 def figure_html(caption: str, picture: np.ndarray) -> str:
@@ -148,12 +152,15 @@ def page_html(page: Page, max_faces: int = 60_000) -> str:
     mesh = light_mesh(page.mesh, max_faces)
     buttons = [f'<button type="button" aria-pressed="{json.dumps(not k)}">{escape(name)}</button>'
                for k, name in enumerate(mesh.colorings)]
+    legend = [f'<span><i style="background:#{int(color, 16):06x}"></i>{escape(text)}</span>'
+              for text, color in page.legend.items()]
     facts = [f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in page.facts.items()]
     return PAGE.substitute(
         title=escape(page.title),
         pictures="".join(figure_html(caption, picture) for caption, picture in page.pictures.items()),
         buttons="".join(buttons),
         viewer=escape(viewer_html(mesh)),
+        legend="".join(legend),
         facts="".join(facts),
     )
 

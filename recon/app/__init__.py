@@ -1,0 +1,1 @@
+"The workbench for one photo, in a notebook or as a page."
