@@ -105,10 +105,11 @@ def mix(parts: list, part: np.ndarray):
 
 # %% ../../nbs/data/colors.ipynb #8a6923fd
 def unit_colors(values: np.ndarray) -> np.ndarray:
-    "Colours of any number type in [0,1] float32: bytes by 255, 16 bits by 65535; 32 bits by 255 where none is larger."
+    """Colours of any number type in [0,1] float32: bytes by 255; 16 and 32 bits by 255 where none is larger, else by
+    their largest."""
     values = np.asarray(values)
     top = float(values.max(initial=0))
-    if values.dtype.kind == "f": white = 1. if top <= 1 + 1e-6 else 255. if top <= 255 else 65535.
-    elif values.dtype.itemsize <= 2: white = np.iinfo(values.dtype).max
+    if values.dtype.kind == "f": white = 1. if top <= 1.5 else 255. if top <= 255 else 65535.
+    elif values.dtype.itemsize == 1: white = np.iinfo(values.dtype).max
     else: white = 255. if top <= 255 else np.iinfo(values.dtype).max
     return np.clip(values.astype(np.float64)/white, 0, 1).astype(np.float32)

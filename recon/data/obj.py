@@ -11,6 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ def _readings(raw: bytes) -> list[str]:
     for encoding in ENCODINGS:
         try: text = raw.decode(encoding)
         except UnicodeDecodeError: continue
-        found.append(text.strip().strip("\"'").strip())
+        text = text.strip().strip("\"'").strip()
+        found += [text, unquote(text)] if "%" in text else [text]
     return list(dict.fromkeys(found))
 
 def _folded(name: str) -> str: return unicodedata.normalize("NFC", name).casefold()
@@ -65,7 +67,7 @@ def read_lines(path: Path) -> list[bytes]:
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"): data = data.decode("utf-16").encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
-    if b"\\\n" in data or b"\\\r\n" in data: data = re.sub(rb"\\\r?\n", b" ", data)
+    if b"\\\n" in data or b"\\\r" in data: data = re.sub(rb"\\(\r\n|\n|\r)", b" ", data)
     return [line.strip() for line in data.splitlines()]
 
 # %% ../../nbs/data/obj.ipynb #f9e5e0da
@@ -93,10 +95,16 @@ def _numbers(words: list[bytes], limit: int) -> list[float]:
     return out
 
 # %% ../../nbs/data/obj.ipynb #bd66bb55
+def _names_a_file(material: Material, option: bytes, rest: bytes) -> bool:
+    "Whether what looks like an option is the name of a file that begins with a dash."
+    known = option[1:].decode("latin-1").lower() in {*_VECTORS, *_OPTIONS}
+    return not known and material.source is not None and find_file(material.source.parent, rest) is not None
+
 def _read_map(material: Material, rest: bytes, where: str):
     "Take the options and the file of a `map_Kd` line."
     while rest.startswith(b"-"):
         words = rest.split()
+        if _names_a_file(material, words[0], rest): break
         option = words[0][1:].decode("latin-1").lower()
         if option in _VECTORS:
             values = _numbers(words[1:], 3)
@@ -120,19 +128,22 @@ def _read_color(rest: bytes, where: str) -> tuple:
 
 # %% ../../nbs/data/obj.ipynb #a34913c8
 def read_mtl(path: Path) -> dict[bytes, Material]:
-    "Materials by name; ValueError with the line that cannot be read."
+    "Materials by name; ValueError with the line that cannot be read. `map_Ka` counts where there is no `map_Kd`."
     materials = {}
     material = None
+    diffuse = set()        # materials with a `map_Kd`
     for number, line in enumerate(read_lines(path), 1):
         keyword, _, rest = line.replace(b"\t", b" ").partition(b" ")
         keyword, rest = keyword.lower(), rest.strip()
         where = f"{path}, line {number} ({line.decode('utf-8', 'replace')})"
         if keyword == b"newmtl":
             material = materials[rest] = Material(rest, source=path)
-        elif keyword in (b"kd", b"map_kd") and material is None: raise ValueError(f"{where}: stands before the first "
-                                                                                  f"newmtl")
+        elif keyword not in (b"kd", b"map_kd", b"map_ka"): continue
+        elif material is None: raise ValueError(f"{where}: stands before the first newmtl")
         elif keyword == b"kd": material.color = _read_color(rest, where)
-        elif keyword == b"map_kd": _read_map(material, rest, where)
+        elif keyword == b"map_kd": diffuse.add(material.name)
+        if keyword == b"map_kd" or keyword == b"map_ka" and rest and material.name not in diffuse:
+            _read_map(material, rest, where)
     return materials
 
 # %% ../../nbs/data/obj.ipynb #b6d831ff
@@ -165,7 +176,7 @@ def _sort_lines(lines: list[bytes]) -> dict:
 def _sort_other(line: bytes, out: dict, before: list):
     "Place a line whose keyword is followed by a tab, written in capitals, or rarer."
     keyword, _, rest = line.replace(b"\t", b" ").partition(b" ")
-    keyword = keyword.lower()
+    keyword = {b"fo": b"f"}.get(keyword.lower(), keyword.lower())     # `fo`: a face in files of before 1996
     if keyword == b"usemtl": out[keyword].append((len(out[b"f"]), rest.strip()))
     elif keyword in out: out[keyword].append(rest.strip())
     if keyword == b"f": before.append((len(out[b"v"]), len(out[b"vt"])))
@@ -174,23 +185,32 @@ def _sort_other(line: bytes, out: dict, before: list):
 def _table(rows: list[bytes], at_least: int, what: str, path: Path) -> np.ndarray:
     "Numbers (N,K) of lines of K of them; a line of fewer than `at_least` or of none is named."
     if not rows: return np.zeros((0, at_least))
+    rows = _without_comments(rows)
     width = len(rows[0].split())
     if width >= at_least and all(len(row.split()) == width for row in rows[:64]):
         try: flat = np.array(b" ".join(rows).split(), dtype=np.float64)
         except ValueError: flat = np.zeros(0)
         if len(flat) == width*len(rows): return flat.reshape(-1, width)
-    return np.array([_table_row(row, at_least, what, path) for row in rows])
+    found = [_table_row(row, at_least, what, path) for row in rows]
+    width = min(map(len, found))
+    return np.array([row[:width] for row in found])
+
+def _without_comments(rows: list[bytes]) -> list[bytes]:
+    "Rests of lines without what stands behind a #."
+    return [row.partition(b"#")[0] for row in rows] if any(b"#" in row for row in rows) else rows
 
 def _table_row(row: bytes, at_least: int, what: str, path: Path) -> list[float]:
-    "The first numbers of one line."
-    values = _numbers(row.split(), at_least)
+    "The numbers with which one line begins."
+    values = _numbers(row.split(), 8)
     if len(values) < at_least:
         raise ValueError(f"{path}: `{what} {row.decode('latin-1')}` has fewer than {at_least} numbers")
     return values
 
 # %% ../../nbs/data/obj.ipynb #0b1d36db
-def _corners(rows: list[bytes], before: list) -> tuple[np.ndarray, np.ndarray]:
-    "Vertex and texture index (C,2) of all corners, from 0, -1 for none; and how many corners (F,) each face has."
+def _corners(rows: list[bytes], before: list, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertex and texture index (C,2) of all corners, from 0, -1 for none; and how many corners (F,) each face has.
+    ValueError with the line that cannot be read."""
+    rows = _without_comments(rows)
     counts = np.array([len(row.split()) for row in rows], np.int64)
     text = b" ".join(rows)
     slashes = text.count(b"/")
@@ -198,18 +218,24 @@ def _corners(rows: list[bytes], before: list) -> tuple[np.ndarray, np.ndarray]:
     if b"-" not in text and slashes % max(corners, 1) == 0 and b"//" not in text:
         width = slashes//max(corners, 1) + 1
         try: flat = np.array(text.replace(b"/", b" ").split(), dtype=np.int64)
-        except ValueError: flat = np.zeros(0)
-        if len(flat) == width*corners:
+        except (ValueError, OverflowError): flat = np.zeros(0)
+        if len(flat) == width*corners and flat.min(initial=1) > 0:
             found = np.full((corners, 2), -1)
             found[:, :min(width, 2)] = flat.reshape(-1, width)[:, :2] - 1
             return found, counts
-    found = [_corner(word, seen) for row, seen in zip(rows, before) for word in row.split()]
+    found = []
+    for row, seen in zip(rows, before):
+        try: found += [_corner(word, seen) for word in row.split()]
+        except ValueError as error:
+            raise ValueError(f"{path}: `f {row.decode('latin-1'):.80}`: {error}; expected indices such as 1, 1/2 or "
+                             f"1/2/3") from error
     return np.array(found, np.int64).reshape(-1, 2), counts
 
 def _corner(word: bytes, seen: tuple) -> tuple[int, int]:
-    "Vertex and texture index of `v/vt/vn`, from 0; negative ones count from the last that was `seen`."
+    "Vertex and texture index of `v/vt/vn`, from 0; negative ones count from the last that was `seen`. ValueError."
     parts = word.split(b"/")
     index = [int(part) if part else 0 for part in (*parts[:2], b"")[:2]]
+    if index[0] == 0 or max(map(abs, index)) > 1 << 40: raise ValueError(f"the index {word.decode('latin-1'):.40}")
     return tuple(i - 1 if i > 0 else seen[k] + i if i < 0 else -1 for k, i in enumerate(index))
 
 # %% ../../nbs/data/obj.ipynb #881a5ce1
@@ -246,12 +272,13 @@ def read_obj(path: Path) -> ObjMesh:
     path = Path(path)
     rows = _sort_lines(read_lines(path))
     table = _table(rows[b"v"], 3, "v", path)
-    corners, counts = _corners(rows[b"f"], rows["before"])
+    corners, counts = _corners(rows[b"f"], rows["before"], path)
     coordinates = _table(rows[b"vt"], 1, "vt", path)
     for k, (what, there) in enumerate((("vertex", len(table)), ("texture coordinate", len(coordinates)))):
         index = corners[:, k]
         if len(index) and (index.max() >= there or index.min() < k*-1):
-            raise ValueError(f"{path}: a face names {what} {index.max() + 1}; there are {there}")
+            wrong = index.max() + 1 if index.max() >= there else index.min()
+            raise ValueError(f"{path}: a face names {what} {wrong}; there are {there}")
     triangles, face = fan(counts)
     mesh = ObjMesh(table[:, :3], corners[triangles, 0], libraries=rows[b"mtllib"])
     if table.shape[1] in (6, 7) and len(table): mesh.colors = unit_colors(table[:, 3:6])
@@ -283,14 +310,16 @@ def _load_texture(path: Path | None, raw: bytes, material: Material, uv: torch.T
 def _textured(material: Material, uv: torch.Tensor, faces: np.ndarray, folder: Path) -> tuple[list, np.ndarray]:
     "Parts of a material with an image, and the part of each of its `faces`."
     own = uv[torch.from_numpy(faces)]
-    if own.isnan().any():
-        raise ValueError(f"{folder}: {int(own.isnan().any(-1).any(-1).sum())} faces of material "
-                         f"{material.name.decode('utf-8', 'replace')!r} have no texture coordinates; unwrap them")
+    if not own.isfinite().all():
+        raise ValueError(f"{material.source or folder}: {int((~own.isfinite()).any(-1).any(-1).sum())} faces of "
+                         f"material {material.name.decode('utf-8', 'replace')!r} have no texture coordinates; unwrap "
+                         f"them")
     uv = uv*torch.tensor(material.scale).float() + torch.tensor(material.offset).float()
     own = uv[torch.from_numpy(faces)]
     tile = own.mean(1).floor().long()
     number = (1001 + tile[:, 0] + 10*tile[:, 1]).numpy()
-    files = _tile_files(folder, material.image, np.unique(number).tolist() + [1001, 1002])
+    tiles = np.unique(number)
+    files = _tile_files(folder, material.image, tiles[(tiles > 1000) & (tiles < 2000)].tolist() + [1001, 1002])
     if not files:
         file = find_file(folder, material.image)
         return [_load_texture(file, material.image, material, _fill(uv, own))], np.zeros(len(faces), int)
@@ -300,7 +329,7 @@ def _textured(material: Material, uv: torch.Tensor, faces: np.ndarray, folder: P
         corner = torch.tensor([(udim - 1001) % 10, (udim - 1001) // 10]).float()
         name = _UDIM.sub(b"%d" % udim, material.image)
         clamped = Material(material.name, clamp=True, source=material.source)
-        parts.append(_load_texture(files[int(udim)], name, clamped, uv - corner))
+        parts.append(_load_texture(files.get(int(udim)), name, clamped, uv - corner))
         part[number == udim] = k
     return parts, part
 

@@ -43,9 +43,9 @@ def _read_header(data: bytes, path: Path) -> tuple[str, list[Element], list[byte
     for line in re.split(rb"\r\n|\n|\r", data[:end.start()])[1:]:
         words = line.decode("latin-1").split()
         if not words: continue
-        if words[0] == "format": kind = words[1]
+        if words[0] == "format": kind = words[1] if len(words) > 1 else ""
         if [word.lower() for word in words[:2]] == ["comment", "texturefile"]: images.append(line.split(None, 2)[2])
-        if words[0] == "element": elements.append(Element(words[1], int(words[2])))
+        if words[0] == "element": elements.append(_element(words, path))
         if words[0] == "property": _add_property(elements, words[1:], path)
     if kind not in ("ascii", "binary_little_endian", "binary_big_endian"):
         raise ValueError(f"{path}: format {kind!r}; expected ascii or binary")
@@ -58,6 +58,11 @@ def _check_counts(elements: list, size: int, path: Path):
     for element in elements:
         if not 0 <= element.count <= size:
             raise ValueError(f"{path}: promises {element.count} of {element.name} in {size} bytes; the file is cut off")
+
+def _element(words: list, path: Path) -> Element:
+    "The element of an `element` line."
+    if len(words) == 3 and words[2].lstrip("-").isdigit(): return Element(words[1], int(words[2][:20]))
+    raise ValueError(f"{path}: `{' '.join(words)}` is not understood; expected element NAME COUNT")
 
 def _add_property(elements: list, words: list, path: Path):
     "Take one `property` line."
@@ -178,27 +183,47 @@ def _pick(properties: dict, choices: tuple) -> np.ndarray | None:
         if all(name in properties for name in names): return np.stack([properties[name] for name in names], 1)
     return None
 
+# %% ../../nbs/data/ply.ipynb #a468519c
+def _material_colors(elements: dict) -> np.ndarray | None:
+    "Colours (M,3) of the materials that old files list, as they are diffuse."
+    found = _pick(elements.get("material", {}), _RED)
+    return None if found is None else unit_colors(found)
+
 def _vertex_colors(points: dict) -> torch.Tensor | None:
     "Colours (V,3) of the vertices."
     found = _pick(points, _RED)
     return None if found is None else torch.from_numpy(unit_colors(found))
 
-def _face_colors(polygons: dict, face: np.ndarray) -> CornerColors | None:
-    "Colours of the faces."
+def _face_colors(elements: dict, face: np.ndarray) -> CornerColors | None:
+    "Colours of the faces: their own, or those of their materials."
+    polygons = elements.get("face", {})
     found = _pick(polygons, _RED)
-    if found is None: return None
-    return CornerColors(torch.from_numpy(unit_colors(found))[face][:, None].expand(-1, 3, -1))
+    materials = _material_colors(elements)
+    if found is not None: colors = unit_colors(found)
+    elif materials is not None and "material_index" in polygons:
+        colors = materials[np.asarray(polygons["material_index"]).astype(np.int64)]
+    else: return None
+    return CornerColors(torch.from_numpy(colors)[face][:, None].expand(-1, 3, -1))
 
 # %% ../../nbs/data/ply.ipynb #412a1a9e
-def _textures(path, images, points, polygons, corners, triangles, face):
+def _corner_uv(path, images, points, polygons, corners, triangles, counts) -> np.ndarray:
+    "Texture coordinates (F,3,2) of the vertices or of the faces' corners; ValueError where they are missing."
+    at = _pick(points, _UV)
+    if at is not None: return at[corners[triangles]]
+    if "texcoord" not in polygons:
+        raise ValueError(f"{path}: names the image {images[0].decode('utf-8', 'replace')!r} but has no texture "
+                         f"coordinates")
+    bare = np.array([len(row) for row in polygons["texcoord"]]) != 2*counts
+    if bare.any():
+        raise ValueError(f"{path}: {bare.sum()} faces have no texture coordinates, or not two a corner; unwrap them")
+    return np.concatenate(polygons["texcoord"]).reshape(-1, 2)[triangles]
+
+def _textures(path, images, points, polygons, corners, triangles, face, counts):
     "Textures of the images that the header names, by coordinates of the vertices or of the faces' corners."
     if not images: return None
-    at = _pick(points, _UV)
-    if at is not None: uv = at[corners[triangles]]
-    elif "texcoord" in polygons: uv = np.concatenate(polygons["texcoord"]).reshape(-1, 2)[triangles]
-    else: raise ValueError(f"{path}: names the image {images[0].decode('utf-8', 'replace')!r} but has no texture "
-                           f"coordinates")
-    uv = torch.from_numpy(uv.astype(np.float32))
+    uv = _corner_uv(path, images, points, polygons, corners, triangles, counts).astype(np.float32)
+    if not np.isfinite(uv).all(): raise ValueError(f"{path}: texture coordinates that are NaN or infinite; unwrap it")
+    uv = torch.from_numpy(uv)
     number = np.asarray(polygons.get("texnumber", np.zeros(face.max() + 1)))[face].astype(np.int64)
     parts = []
     for raw in images:
@@ -210,25 +235,41 @@ def _textures(path, images, points, polygons, corners, triangles, face):
     return mix(parts, number.clip(0, len(parts) - 1))
 
 # %% ../../nbs/data/ply.ipynb #dec3d30d
+def _polygons(elements: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    "Corners (C,) of all faces, one after another, and how many (F,) each has; strips as triangles. ValueError."
+    polygons = elements.get("face", {})
+    rows = polygons.get("vertex_indices", polygons.get("vertex_index", []))
+    strips = elements.get("tristrips", {})
+    if not len(rows): rows = _unstrip(strips.get("vertex_indices", strips.get("vertex_index", [])))
+    corners = np.concatenate([*rows, np.zeros(0)]).astype(np.int64)
+    return corners, np.array([len(row) for row in rows], np.int64)
+
+def _unstrip(strips: list) -> list[np.ndarray]:
+    "Triangles of strips, each ended by -1 or by the end of its row; every second one turns the other way."
+    found = []
+    for row in strips:
+        for strip in np.split(row, np.flatnonzero(row < 0)):
+            strip = strip[strip >= 0]
+            at = np.arange(max(len(strip) - 2, 0))
+            found += list(strip[np.stack([at + at % 2, at + 1 - at % 2, at + 2], 1)])
+    return found
+
+# %% ../../nbs/data/ply.ipynb #fdd1b4bc
 def read_ply_mesh(path: Path) -> PlyMesh:
     "Vertices, triangles and colours of a PLY; images are looked for beside it. ValueError where it has no faces."
     path = Path(path)
     elements, images = read_ply(path)
     points = elements.get("vertex", {})
-    polygons = elements.get("face", {})
-    rows = polygons.get("vertex_indices", polygons.get("vertex_index", []))
     vertices = _pick(points, (("x", "y", "z"),))
     if vertices is None: raise ValueError(f"{path}: has no vertices x, y, z")
-    counts = np.array([len(row) for row in rows], np.int64)
-    if not len(rows):
-        if "tristrips" in elements: raise ValueError(f"{path}: its faces are triangle strips; export it with faces")
-        return PlyMesh(vertices.astype(np.float64), np.zeros((0, 3), np.int64), _vertex_colors(points))
-    corners = np.concatenate(rows).astype(np.int64)
+    corners, counts = _polygons(elements, path)
+    if not len(corners): return PlyMesh(vertices.astype(np.float64), np.zeros((0, 3), np.int64), _vertex_colors(points))
     if corners.min() < 0 or corners.max() >= len(vertices):
-        raise ValueError(f"{path}: a face names vertex {corners.max()}; there are {len(vertices)}")
+        wrong = corners.min() if corners.min() < 0 else corners.max()
+        raise ValueError(f"{path}: a face names vertex {wrong}; there are {len(vertices)}")
     triangles, face = fan(counts)
     mesh = PlyMesh(vertices.astype(np.float64), corners[triangles])
-    mesh.colors = _textures(path, images, points, polygons, corners, triangles, face)
+    mesh.colors = _textures(path, images, points, elements.get("face", {}), corners, triangles, face, counts)
     if mesh.colors is None: mesh.colors = _vertex_colors(points)
-    if mesh.colors is None: mesh.colors = _face_colors(polygons, face)
+    if mesh.colors is None: mesh.colors = _face_colors(elements, face)
     return mesh

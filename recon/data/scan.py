@@ -14,9 +14,11 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from .colors import CornerColors
 from .gltf import read_gltf_mesh
 from .obj import obj_colors, read_obj
 from .ply import read_ply_mesh
+from ..files import reading
 from ..geometry.mesh import interpolate_face_attributes, vertex_normals, weld
 
 # %% ../../nbs/data/scan.ipynb #127b820d
@@ -69,9 +71,11 @@ def load_mesh(
     path: Path,
     image: Path = None,  # texture of an OBJ whose materials name none
 ) -> ScanMesh:
-    "Read one mesh; ValueError for what cannot be read, has no faces, or has vertices that are NaN or infinite."
+    """Read one mesh; ValueError for what cannot be read, has no faces, or has vertices or colours that are NaN or
+    infinite."""
     path = Path(path)
-    try: mesh = _read(path, Path(image) if image else None)
+    try:
+        with reading(path): mesh = _read(path, Path(image) if image else None)
     except OSError as e:
         raise ValueError(f"{path}: cannot be read as a mesh ({e}); export it again as OBJ, PLY or GLB") from e
     if not len(mesh.faces): raise ValueError(f"{path}: has no faces; expected a triangle mesh, not a point cloud")
@@ -80,6 +84,9 @@ def load_mesh(
     if broken.any():
         raise ValueError(f"{path}: {broken.sum()} of {len(broken)} vertices are NaN or infinite; repair the scan and "
                          f"export it again")
+    values = mesh.colors.values if isinstance(mesh.colors, CornerColors) else mesh.colors
+    if isinstance(values, Tensor) and not values.isfinite().all():
+        raise ValueError(f"{path}: colours that are NaN or infinite; repair the scan and export it again")
     return mesh
 
 def _read(path: Path, image: Path | None) -> ScanMesh:
