@@ -119,6 +119,16 @@ def test_locked_parts_stay_and_moved_keypoints_pull():
     assert torch.equal(changed.points[10], evidence.points[10])
 
 
+def test_a_keypoint_that_a_person_moves_far_pulls_as_well():
+    "A detector's point this far off would be taken for wrong."
+    evidence, _ = seen_body(7)
+    fit = fit_photo(evidence, steps=(40, 20))
+    wrist = evidence.points[9] + torch.tensor([0.2, 0.2])
+    mended, _ = mend(fit, evidence, Correction(moved=dict(left_wrist=tuple(wrist.tolist()))))
+    before, after = (float((one.body()[1][9, :2] - wrist).norm()) for one in (fit, mended))
+    assert after < 0.35 * before
+
+
 def test_a_correction_may_say_height_and_build_while_the_pose_goes_on():
     evidence, _ = seen_body(5)
     fit = fit_photo(evidence, steps=(30, 20))

@@ -233,6 +233,7 @@ class Given:
     locked: tuple[str, ...] = ()               # joints that stay
     rates: dict = field(default_factory=lambda: dict(RATES))   # learning rates; 0 keeps a group
     fronts: dict[str, float] = field(default_factory=dict)     # limb: +1 in front of the body, -1 behind it
+    places: dict[int, tuple] = field(default_factory=dict)     # keypoint that a person moved: its x, y in the cube
 
 def given_term(posed: Posed, hypotheses: Hypotheses, given: Given) -> Tensor:
     "(H,) a known height, and limbs in front or behind as the user says."
@@ -242,6 +243,9 @@ def given_term(posed: Posed, hypotheses: Hypotheses, given: Given) -> Tensor:
         start, end = LIMB_ENDS[limb]
         depth = (posed.keypoints[:, end] - posed.keypoints[:, start])[:, 2]/hypotheses.size.exp()
         total = total + ((.12 - side*depth).clamp(min=0)/.012).square()/2
+    for row, place in given.places.items():        # never taken for wrong, however far they are
+        apart = posed.keypoints[:, row, :2] - torch.tensor(place)
+        total = total + apart.square().sum(-1)/POINT_SIGMA**2/2
     return total
 
 LIMB_ENDS = dict(left_arm=(5, 9), right_arm=(6, 10), left_leg=(11, 15), right_leg=(12, 16))
@@ -543,6 +547,8 @@ def mend(fit: PhotoFit, evidence: Evidence, correction: Correction, steps: int =
     best, given = with_known(fit.best.pick([0]), known or {})
     fronts = {limb: 1. if is_front else -1. for limb, is_front in correction.front.items()}
     locked = tuple(joint for part in correction.lock for joint in LIMB_JOINTS[part].split())
-    given = replace(given, locked=locked, fronts=fronts)
+    labels = load_anny().keypoints.labels
+    places = {labels.index(name): tuple(place) for name, place in correction.moved.items()}
+    given = replace(given, locked=locked, fronts=fronts, places=places)
     starts = [best] + [limb_candidates(best, limb, evidence, given) for limb in fronts]
     return finish(join(starts), evidence, steps, given, fit.tight), evidence

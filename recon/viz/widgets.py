@@ -26,8 +26,9 @@ def control_row(*controls) -> widgets.HBox:
 
 # %% ../../nbs/viz/widgets.ipynb #0cb8c5ab
 def is_live() -> bool:
-    "Return whether a Jupyter server has opened this notebook, so that a browser can answer; papermill has none."
-    return "JPY_SESSION_NAME" in os.environ and "RECON_NOTEBOOK" not in os.environ
+    "Return whether a Jupyter or Voilà server has opened this notebook, so that a browser answers; papermill has none."
+    if "RECON_NOTEBOOK" in os.environ: return False
+    return "JPY_SESSION_NAME" in os.environ or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
 
 # Hides the output below a live viewer.
 HIDE_COPY = "<style>.jp-OutputArea-child:has(.recon-live) + .jp-OutputArea-child { display: none }</style>"
