@@ -19,9 +19,12 @@ from recon.back.network import BackNet
 from recon.back.training import save_weights
 from recon.data.subjects import open_subjects
 from recon.hallucinate import Hallucinate, cli, main, parse_choice
-from recon.testing import make_balls
+from recon.testing import TINY, make_balls
 from recon.train_hallucinate import TrainHallucinate
 from recon.train_hallucinate import main as train
+from recon.training.backs import draw_share
+from recon.training.loop import Trainer
+from recon.training.options import TrainOptions
 
 
 @pytest.fixture
@@ -341,6 +344,54 @@ def test_training_resumes_exactly_and_learns(tmp_path):
     before = (whole / "model.safetensors").read_bytes()
     train(cfg("whole", 8))  # finished: nothing is done again
     assert (whole / "model.safetensors").read_bytes() == before
+
+
+# Fields on generated backs ---------------------------------------------------------------------------------------
+
+
+def tiny_run(data, folder, name, **more):
+    cfg = TINY | dict(use_pred_back=0.5, pred_back="mirror", epochs=4, lighting=0.8, aug_jitter=True) | more
+    places = dict(data_root=str(data), save_root=str(folder), exp_name=name)
+    return Trainer(TrainOptions.resolve(cfg | places), 2, torch.device("cpu"))
+
+
+def test_a_share_of_the_items_has_generated_backs(tmp_path):
+    data = make_balls(tmp_path)
+    trainer, plain = tiny_run(data, tmp_path, "share"), tiny_run(data, tmp_path, "plain", use_pred_back=0.0)
+    generated, expected = [], []
+    for (batch,), (true,), indices in zip(trainer.batches(), plain.batches(), trainer.order.sample_indices(0)):
+        generated += (batch["back_rgb_img"] != true["back_rgb_img"]).flatten(1).any(1).tolist()
+        expected += [draw_share(trainer.cfg.seed, epoch, index, 0.5) for epoch, index in indices]
+        for name in set(batch) - {"back_rgb_img", "cues"}:
+            assert torch.equal(batch[name], true[name]), name
+    assert generated == expected and 0 < sum(generated) < len(generated)
+
+
+def test_a_run_on_generated_backs_resumes_exactly(tmp_path):
+    data = make_balls(tmp_path)
+    unbroken = tiny_run(data, tmp_path, "unbroken", resume="")
+    unbroken.fit()
+    plain = tiny_run(data, tmp_path, "plain", resume="", use_pred_back=0.0)
+    plain.fit()
+    for _ in range(unbroken.order.total_steps // 2):
+        broken = tiny_run(data, tmp_path, "broken")
+        broken.resume()
+        for _, batches in zip(range(2), broken.batches()):
+            broken.update(batches)
+        broken.save()
+    assert broken.global_step == unbroken.order.total_steps
+    weights = [trainer.model.state_dict() for trainer in (unbroken, broken, plain)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert not all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
+
+
+def test_generated_backs_are_refused_where_they_cannot_be_made(tmp_path):
+    data = make_balls(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such weights"):
+        tiny_run(data, tmp_path, "run", pred_back=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="use_pred_back"):
+        tiny_run(data, tmp_path, "run", use_pred_back=1.5)
+    assert not (tmp_path / "run").exists()
 
 
 # The published diffusion ------------------------------------------------------------------------------------------

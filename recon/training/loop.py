@@ -23,6 +23,7 @@ from ..runs.run import Run
 from ..runs.sith import load as load_sith
 from ..runs.checkpoint import (Checkpoint, Metadata, archive_later, best, checkpoints_below, find_checkpoint,
                                    load_weights, mark_best, resume_warnings, resumed_state, save_checkpoint)
+from .backs import GeneratedBacks
 from .distributed import Ranks, interruptible, precision_mismatch, split_micro_batches
 from .estimate import Budget, learning
 from .losses import StageLosses, count_values
@@ -180,6 +181,7 @@ class Trainer:
         self.data = open_training_data(cfg)
         self.model = apply_speedups(Reconstructor(ModelOptions.of(cfg)).to(self.device), cfg, self.device)
         self.template = read_template(self.data, self.model, stage)
+        self.backs = GeneratedBacks(self.data, cfg.use_pred_back if stage > 1 else 0., cfg.pred_back, cfg.seed)
         self.order = BatchOrder(len(self.data), cfg, self.ranks.count)
         self.optim = Optim(self.model, cfg, stage, self.order.total_steps)
         self.losses = self.ranks.wrap(StageLosses(self.model, cfg, stage, self.template))
@@ -290,8 +292,9 @@ def save(self: Trainer, metric: float = None, name: str = "validation"):
 @patch
 def batches(self: Trainer):
     "Yield the micro-batches of each coming step, on the device, to the end of the run."
-    indices = self.order.sample_indices(self.global_step, self.ranks.index, self.ranks.count)
-    batches = load_batches(self.data, indices, self.cfg.workers, self.device)
+    read, known = (self.order.sample_indices(self.global_step, self.ranks.index, self.ranks.count) for _ in range(2))
+    batches = load_batches(self.data, read, self.cfg.workers, self.device)
+    batches = (self.backs(batch, indices) for batch, indices in zip(batches, known))
     while True:
         with self.meter.waiting(), record_function("recon: data"):
             micro_batches = [batch for _, batch in zip(range(self.cfg.gradient_accumulation_steps), batches)]
