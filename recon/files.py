@@ -13,6 +13,8 @@ import re
 import shutil
 import struct
 import time
+import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,8 +84,8 @@ def exclusive_lock(
     with lock: yield
 
 # %% ../nbs/files.ipynb #ab41d598
-_OF_CONTENTS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError,
-                struct.error)
+_OF_CONTENTS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
+                EOFError, struct.error, zipfile.BadZipFile, zlib.error)
 
 def _names_a_file(message: str, path: Path) -> bool:
     "Whether an error's message begins with `path` or with another file that is there."

@@ -248,3 +248,177 @@ def test_a_limb_without_length_is_refused_before_any_work(tmp_path, joint):
     (tmp_path / "clip.bvh").write_text(f"{head}JOINT {joint}\n{{ OFFSET 0 0 0\n{tail.split(chr(10), 1)[1]}")
     with pytest.raises(ValueError, match="has no length in frame 0"):
         load_clips(tmp_path / "clip.bvh")
+
+
+PARTS = "Shoulder Arm ForeArm Hand UpLeg Leg Foot ToeBase".split()
+TRUNK = "Hips Spine Spine1 Neck Head".split()
+STUDIOS = {  # names of trunk and left side
+    "xsens": ("Pelvis L5 T8 Neck Head", "{}Shoulder {}UpperArm {}ForeArm {}Hand {}UpperLeg {}LowerLeg {}Foot {}Toe"),
+    "xsens with blanks": (
+        "Pelvis L5 T8 Neck Head",
+        "{}_Shoulder {}_Upper_Arm {}_Forearm {}_Hand {}_Upper_Leg {}_Lower_Leg {}_Foot {}_Toe",
+    ),
+    "rokoko": ("Hips Spine1 Spine2 Neck Head", "{}Shoulder {}Arm {}ForeArm {}Hand {}Thigh {}Shin {}Foot {}Toe"),
+    "cmu": ("Hips LowerBack Spine Neck Head", "{}Shoulder {}Arm {}ForeArm {}Hand {}UpLeg {}Leg {}Foot {}ToeBase"),
+    "poser": ("hip abdomen chest neck head", "{0}Collar {0}Shldr {0}ForeArm {0}Hand {0}Thigh {0}Shin {0}Foot {0}Toe"),
+    "max": ("Hips Chest Chest2 Neck Head", "{}Collar {}Shoulder {}Elbow {}Wrist {}Hip {}Knee {}Ankle {}Toe"),
+    "biped": (
+        "Bip01 Bip01_Spine Bip01_Spine1 Bip01_Neck Bip01_Head",
+        "Bip01_{0}_Clavicle Bip01_{0}_UpperArm Bip01_{0}_Forearm Bip01_{0}_Hand Bip01_{0}_Thigh Bip01_{0}_Calf "
+        "Bip01_{0}_Foot Bip01_{0}_Toe0",
+    ),
+    "smpl": (
+        "Pelvis Spine1 Spine2 Neck Head",
+        "{0}_Collar {0}_Shoulder {0}_Elbow {0}_Wrist {0}_Hip {0}_Knee {0}_Ankle {0}_Foot",
+    ),
+    "amass": (
+        "pelvis spine1 spine2 neck head",
+        "{}_collar {}_shoulder {}_elbow {}_wrist {}_hip {}_knee {}_ankle {}_foot",
+    ),
+    "unreal": (
+        "pelvis spine_01 spine_02 neck_01 head",
+        "clavicle_{0} upperarm_{0} lowerarm_{0} hand_{0} thigh_{0} calf_{0} foot_{0} ball_{0}",
+    ),
+    "rigify": (
+        "spine spine.001 spine.002 spine.004 head",
+        "shoulder.{0} upper_arm.{0} forearm.{0} hand.{0} thigh.{0} shin.{0} foot.{0} toe.{0}",
+    ),
+    "vroid": (
+        "J_Bip_C_Hips J_Bip_C_Spine J_Bip_C_Chest J_Bip_C_Neck J_Bip_C_Head",
+        "J_Bip_{0}_Shoulder J_Bip_{0}_UpperArm J_Bip_{0}_LowerArm J_Bip_{0}_Hand J_Bip_{0}_UpperLeg J_Bip_{0}_LowerLeg "
+        "J_Bip_{0}_Foot J_Bip_{0}_ToeBase",
+    ),
+    "character creator": (
+        "CC_Base_Hip CC_Base_Waist CC_Base_Spine01 CC_Base_NeckTwist01 CC_Base_Head",
+        "CC_Base_{0}_Clavicle CC_Base_{0}_Upperarm CC_Base_{0}_Forearm CC_Base_{0}_Hand CC_Base_{0}_Thigh "
+        "CC_Base_{0}_Calf CC_Base_{0}_Foot CC_Base_{0}_ToeBase",
+    ),
+    "optitrack": ("Hip Ab Chest Neck Head", "{0}Shoulder {0}UArm {0}FArm {0}Hand {0}Thigh {0}Shin {0}Foot {0}Toe"),
+    "unity": ("Hips Spine Chest Neck Head", "{}Shoulder {}UpperArm {}LowerArm {}Hand {}UpperLeg {}LowerLeg {}Foot {}Toes"),
+    "bandai": (
+        "Hips Spine Chest Neck Head",
+        "Shoulder_{0} UpperArm_{0} LowerArm_{0} Hand_{0} UpperLeg_{0} LowerLeg_{0} Foot_{0} Toes_{0}",
+    ),
+    "kinect": (
+        "HipCenter Spine SpineShoulder ShoulderCenter Head",
+        "Collar{} Shoulder{} Elbow{} Wrist{} Hip{} Knee{} Ankle{} Foot{}",
+    ),
+    "deepmotion": (
+        "hips_JNT spine_JNT spine1_JNT neck_JNT head_JNT",
+        "{0}_shoulder_JNT {0}_arm_JNT {0}_forearm_JNT {0}_hand_JNT {0}_upleg_JNT {0}_leg_JNT {0}_foot_JNT "
+        "{0}_toebase_JNT",
+    ),
+    "maya": (
+        "root_jnt spine_01_jnt spine_02_jnt neck_jnt head_jnt",
+        "{0}_clavicle_jnt {0}_upperarm_jnt {0}_forearm_jnt {0}_wrist_jnt {0}_thigh_jnt {0}_knee_jnt {0}_ankle_jnt "
+        "{0}_ball_jnt",
+    ),
+    "with numbers of a second character": (
+        "mixamorig1:Hips mixamorig1:Spine mixamorig1:Spine1 mixamorig1:Neck mixamorig1:Head",
+        " ".join(f"mixamorig1:{{}}{part}" for part in PARTS),
+    ),
+    "in a reference": (
+        "Reference:Hips Reference:Spine Reference:Spine1 Reference:Neck Reference:Head",
+        " ".join(f"Reference:{{}}{part}" for part in PARTS),
+    ),
+}
+SIDES = dict(poser="lr", deepmotion="lr", maya="lr", unreal="lr", amass=("left", "right"))
+LETTERS = {"biped", "smpl", "rigify", "vroid", "character creator", "optitrack", "bandai"}
+
+
+def studio_names(studio: str) -> dict:
+    "Our names and theirs."
+    trunk, parts = STUDIOS[studio]
+    sides = SIDES.get(studio, "LR" if studio in LETTERS else ("Left", "Right"))
+    names = dict(zip(TRUNK, trunk.split()))
+    for ours, theirs in zip(("Left", "Right"), sides):
+        names |= {f"{ours}{part}": name.format(theirs) for part, name in zip(PARTS, parts.split())}
+    return names
+
+
+def assert_as_the_file(path, places, to_ours=np.eye(3), limit=0.1):
+    (clip,) = load_clips(path)
+    order = [list(SKELETON).index(name) for name in written_order()]
+    for frame in range(len(clip)):
+        angles = limb_angles(clip, places[frame][order], to_ours, frame)
+        assert max(angles.values()) < limit, angles
+
+
+@pytest.mark.parametrize("studio", STUDIOS)
+def test_names_of_joints_of_every_studio(tmp_path, studio):
+    names = studio_names(studio)
+    text, places = random_clip(3, rest="any", rename=names.get)
+    (tmp_path / "clip.bvh").write_text(text)
+    assert_as_the_file(tmp_path / "clip.bvh", places)
+
+
+def whole_turns(text: str) -> str:
+    head, motion = text.split("Frame Time: 0.04\n")
+    rows = [row.split() for row in motion.splitlines()]
+    rows = [row[:3] + [str(float(x) + 720) for x in row[3:]] for row in rows]
+    return head + "Frame Time: 0.04\n" + "\n".join(" ".join(row) for row in rows) + "\n"
+
+
+WRITTEN = {
+    "lines of windows": lambda text: text.replace("\n", "\r\n"),
+    "lines of old macs": lambda text: text.replace("\n", "\r"),
+    "tabs": lambda text: re.sub(" +", "\t", text),
+    "braces on the line": lambda text: text.replace("\n{", " {"),
+    "a mark of byte order": lambda text: "\ufeff" + text,
+    "blank lines": lambda text: "\n\n" + text.replace("\n", "\n\n"),
+    "one line": lambda text: text.replace("\n", " "),
+    "capitals": lambda text: text.replace("Frames", "FRAMES").replace("Frame Time", "FRAME TIME"),
+    "small letters": lambda text: text.replace("JOINT", "Joint").replace("ROOT", "Root").replace("rotation", "Rotation"),
+    "blanks before colons": lambda text: text.replace("Frames:", "Frames :").replace("Time:", "Time :"),
+    "exponents": lambda text: re.sub(r"(?<=\s)(-?\d+\.\d+)(?=\s)", lambda found: f"{float(found[1]):.9e}", text),
+    "turns beyond a circle": whole_turns,
+    "blanks in names": lambda text: re.sub(r"(ROOT|JOINT) (\w+)", r"\1 My Person_\2", text),
+}
+
+
+@pytest.mark.parametrize("change", WRITTEN.values(), ids=WRITTEN.keys())
+def test_a_file_however_it_is_written(tmp_path, change):
+    text, places = random_clip(1)
+    (tmp_path / "clip.bvh").write_bytes(change(text).encode())
+    assert_as_the_file(tmp_path / "clip.bvh", places)
+
+
+def test_text_of_utf_16(tmp_path):
+    text, places = random_clip(1)
+    (tmp_path / "clip.bvh").write_bytes(text.encode("utf-16"))
+    assert_as_the_file(tmp_path / "clip.bvh", places)
+
+
+def test_positions_of_every_joint(tmp_path):
+    "Some tools write three positions a joint, which repeat its offset."
+    text, places = random_clip(2, rest="any")
+    head, motion = text.split("Frame Time: 0.04\n")
+    offsets = re.findall(r"(?:ROOT|JOINT) \w+\n\{ OFFSET ([^\n]*)", head)
+    head = head.replace("CHANNELS 3", "CHANNELS 6 Xposition Yposition Zposition")
+    rows = []
+    for row in map(str.split, motion.splitlines()):
+        joints = [row[3 + 3 * k : 6 + 3 * k] for k in range(len(offsets))]
+        rows.append(" ".join(row[:3] + joints[0] + [
+            word for offset, turns in zip(offsets[1:], joints[1:]) for word in (*offset.split(), *turns)]))
+    (tmp_path / "clip.bvh").write_text(head + "Frame Time: 0.04\n" + "\n".join(rows) + "\n")
+    assert_as_the_file(tmp_path / "clip.bvh", places)
+
+
+@pytest.mark.parametrize("text", ["", "HIERARCHY", "no clip", "\0" * 50, "HIERARCHY\nROOT Hips\n", "\n".join(["{"] * 9000)])
+def test_what_is_no_clip_is_refused_by_name(tmp_path, text):
+    (tmp_path / "clip.bvh").write_text(text)
+    with pytest.raises(ValueError, match="clip.bvh: ") as refused:
+        load_clips(tmp_path / "clip.bvh")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_skeleton_of_another_kind_is_refused_by_name(tmp_path):
+    "A horse, and a person without a right arm."
+    text, _ = random_clip(0, rename=lambda name: f"Horse{SKELETON[name][1][0]}_{len(name)}")
+    (tmp_path / "horse.bvh").write_text(text)
+    with pytest.raises(ValueError, match="horse.bvh: no joint for head"):
+        load_clips(tmp_path / "horse.bvh")
+    text, _ = random_clip(0, rename=lambda name: name.replace("RightForeArm", "Prop"))
+    (tmp_path / "arm.bvh").write_text(text)
+    with pytest.raises(ValueError, match="arm.bvh: no joint for forearm.R"):
+        load_clips(tmp_path / "arm.bvh")

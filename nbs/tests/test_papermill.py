@@ -84,6 +84,42 @@ def test_an_option_that_is_a_word_stays_one(toy_project, word):
     assert f"Toy(epochs=10, use_mask=False, source='{word}')" in printed(toy_project / "outputs" / "02_toy.ipynb")
 
 
+@pytest.mark.parametrize("word", ["0010", "1e3", "2024_10_11", "2024-10-11", "no", "12:30", "007", "scans", "1_000"])
+@pytest.mark.parametrize("way", ["-f", "-y", "grouped"])
+def test_words_in_a_file_of_parameters_stay_words(toy_project, word, way):
+    from recon.tools.papermill_io import keep_words
+
+    text = f"source: {word}\nepochs: 10\nuse_mask: true\nsteps: [010, 2]\n"
+    if way == "grouped":
+        text = "dataset:\n" + "".join(f"  {line}\n" for line in text.splitlines())
+    (toy_project / "p.yaml").write_text(text)
+    given = ["-y", text] if way == "-y" else ["-f", str(toy_project / "p.yaml")]
+    argv = keep_words([str(toy_project / "nbs" / "02_toy.ipynb"), *given])
+    found = papermill_yaml(argv[argv.index("-y") + 1])
+    found = found.get("dataset", found)
+    assert found == dict(source=word, epochs=10, use_mask=True, steps=["010", 2])
+
+
+def papermill_yaml(text: str):
+    "As papermill reads `-y`."
+    import yaml
+    from papermill.iorw import NoDatesSafeLoader
+
+    return yaml.load(text, Loader=NoDatesSafeLoader)
+
+
+def test_a_file_of_parameters_runs(toy_project):
+    "Options of the command line win."
+    notebook = toy_project / "nbs" / "02_toy.ipynb"
+    toy = nbformat.read(notebook, as_version=4)
+    toy.cells[0].source += "\n    source: str = 'people'"
+    nbformat.write(toy, notebook)
+    (toy_project / "p.yaml").write_text("source: 0010\nepochs: 7\nuse_mask: yes\n")
+    done = run([PAPERMILL, "nbs/02_toy.ipynb", "-f", "p.yaml", "-p", "epochs", "9"], toy_project)
+    assert done.returncode == 0, done.stderr
+    assert "Toy(epochs=9, use_mask=True, source='0010')" in printed(toy_project / "outputs" / "02_toy.ipynb")
+
+
 def test_a_given_output_path_is_kept(toy_project):
     done = run([PAPERMILL, "nbs/02_toy.ipynb", "mine.ipynb"], toy_project)
     assert done.returncode == 0, done.stderr

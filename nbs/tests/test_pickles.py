@@ -147,3 +147,101 @@ def test_rotation_matrices_become_axis_angles(tmp_path, shape):
     (tmp_path / "params.json").write_text(json.dumps(dict(body_pose=(2 * pose).tolist())))
     with pytest.raises(ValueError, match="body_pose: 21 matrices of 3 x 3 that are not rotations"):
         read_params(tmp_path / "params.json")
+
+
+POSE = np.linspace(-0.4, 0.4, 63)
+ONE = dict(body_pose=POSE, betas=np.arange(10) / 10, global_orient=np.ones(3) / 3)
+
+
+def write_params(path: Path, params: dict):
+    "By the file's suffix."
+    import json
+
+    if path.suffix == ".npz":
+        np.savez(path, **params)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({name: np.asarray(value).tolist() for name, value in params.items()}))
+    else:
+        path.write_bytes(pickle.dumps(params))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".json", ".NPZ"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x,
+        lambda x: x[None],
+        lambda x: x[None, None],
+        lambda x: x.astype("f4"),
+        lambda x: x.astype(">f8"),
+        lambda x: x.reshape(-1, 3) if len(x) != 10 else x,
+        lambda x: x.reshape(1, -1, 3) if len(x) != 10 else x[:, None],
+    ],
+)
+def test_parameters_of_one_body_in_every_shape(tmp_path, suffix, change):
+    from recon.data.formats.parameters import read_params
+
+    path = tmp_path / f"smplx_param{suffix.lower()}"
+    write_params(path, {name: change(value) for name, value in ONE.items()} | dict(gender=np.array("male")))
+    path = path.rename(path.with_suffix(suffix))
+    found = read_params(path)
+    assert set(found) == set(ONE)
+    for name, value in ONE.items():
+        assert np.allclose(found[name], value, atol=1e-6)
+
+
+def test_parameters_of_half_precision_and_of_lists(tmp_path):
+    import torch
+
+    from recon.data.formats.parameters import read_params
+
+    for value in (torch.tensor(POSE).half(), POSE.astype("f2"), list(POSE), torch.nn.Parameter(torch.tensor(POSE)[None])):
+        found = read_params(write_params(tmp_path / "p.pkl", dict(body_pose=value, betas=None, extra={"a": [1]})))
+        assert list(found) == ["body_pose"] and np.allclose(found["body_pose"], POSE, atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".json"])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (dict(body_pose=np.stack([POSE, POSE])), "body_pose has 126 numbers, of shape (2, 63); expected 63"),
+        (dict(betas=np.zeros((2, 10))), "betas has shape (2, 10); expected one row"),
+        (dict(body_pose=np.zeros(69)), "body_pose has 69 numbers"),
+        (dict(left_hand_pose=np.zeros(90)), "left_hand_pose has 90 numbers"),
+        (dict(body_pose=np.full(63, np.nan)), "body_pose NaN"),
+        (dict(body_pose=np.array("text")), "body_pose"),
+        (dict(pose=POSE), "no `body_pose`"),
+    ],
+)
+def test_parameters_of_no_single_body_are_refused_by_name(tmp_path, suffix, change, words):
+    from recon.data.formats.parameters import read_params
+
+    params = ONE | change
+    if "pose" in change:
+        del params["body_pose"]
+    with pytest.raises(ValueError) as refused:
+        read_params(write_params(tmp_path / f"p{suffix}", params))
+    assert str(refused.value).startswith(str(tmp_path)) and words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_npz_is_checked_before_memory_is_taken(tmp_path):
+    "A header that promises 3.6 GB in 150 bytes; a pickle among the arrays; a compressed one."
+    import io
+    import tracemalloc
+    import zipfile
+
+    from recon.body.pickles import load_npz
+
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, dict(descr="<f8", fortran_order=False, shape=(450_000_000,)))
+    with zipfile.ZipFile(tmp_path / "it.npz", "w") as archive:
+        archive.writestr("betas.npy", header.getvalue() + bytes(80))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="it.npz: damaged .*promises"):
+        load_npz(tmp_path / "it.npz")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    np.savez_compressed(tmp_path / "it.npz", a=np.ones(3), b=np.array([Rebuilt(print, ("ran",))], object))
+    assert list(load_npz(tmp_path / "it.npz")) == ["a"]

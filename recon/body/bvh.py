@@ -148,7 +148,9 @@ def read_bvh(path) -> Clip:
     size = path.stat().st_size
     if size > LARGEST["bytes"]:
         raise ValueError(f"{path}: {size >> 20} MB; expected a BVH file of at most {LARGEST['bytes'] >> 20} MB")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = data.decode(encoding, errors="replace")
     words = _MOTION.split(text, 1)[0].replace("{", " { ").replace("}", " } ").split()
     if [word.upper() for word in words[:2]] != ["HIERARCHY", "ROOT"]:
         first = " ".join(words[:2])
@@ -172,11 +174,13 @@ ROLES = dict(
 _LIMB_ROLES = ("upperarm", "forearm", "thigh", "shin")
 REQUIRED_ROLES = ("hips", "head", *(f"{role}.{side}" for role in _LIMB_ROLES for side in "LR"))
 _PREFIX = re.compile(r"^(mixamorig\d*|bip\d*|j_bip_c|j_bip|cc_base|def|org|m_avg|smplx?)[:_ -]?", re.I)
+_SUFFIX = re.compile(r"[_. -](jnt|joint|bone|bn|skin)$", re.I)      # of riggers
+_MIDDLE = re.compile(r"^[CM]_(?=[A-Z])")                             # beside L_ and R_
 _SIDE = re.compile(r"^([LRlr])(?=[A-Z_. ])|[_. ]([LRlr])$|(?<=[a-z])([LR])$")
 
 def _bare(name: str) -> tuple[str, str]:
     "A joint's name without prefix and side, and the side: L, R or none."
-    name = _PREFIX.sub("", name.rsplit(":", 1)[-1])
+    name = _MIDDLE.sub("", _PREFIX.sub("", _SUFFIX.sub("", name.rsplit(":", 1)[-1])))
     for side in ("Left", "Right"):
         rest = re.sub(f"^{side}|{side}$", "", name, flags=re.I)
         if rest != name: return re.sub(r"[^a-z0-9]", "", rest.lower()), side[0]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from .model import BodyModel, region_shares
-from .pickles import load_pickle
+from .pickles import load_npz, load_pickle
 
 # %% ../../nbs/body/smplx.ipynb #3a1fc5a3
 REQUIRED_ARRAYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -24,10 +24,8 @@ def read_model_file(path: Path) -> dict:
     "Read the arrays of a model's npz or pkl file; ValueError if it is neither or lacks one."
     path = Path(path)
     names = REQUIRED_ARRAYS + OPTIONAL_ARRAYS
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in names if name in file.files}   # the others are pickles of names
-    else: found = load_pickle(path)
+    found = load_npz(path, names) if path.suffix.lower() == ".npz" else load_pickle(path)
+    if not isinstance(found, dict): raise ValueError(f"{path}: holds a {type(found).__name__}; expected a dictionary")
     missing = [name for name in REQUIRED_ARRAYS if name not in found]
     if missing:
         raise ValueError(f"{path}: has no {', '.join(missing)}; expected an npz or pkl file of an SMPL or SMPL-X model")

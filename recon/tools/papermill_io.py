@@ -54,7 +54,50 @@ def keep_words(
     for k, arg in enumerate(argv[:-2]):
         value = argv[k + 2]
         if arg in ("-p", "--parameters") and _reads_as_number(value) and not spells_a_number(value): kept[k] = "-r"
-    return kept
+    return _keep_words_of_yaml(kept)
+
+# %% ../../nbs/tools/papermill_io.ipynb #f9889c8a
+_YAML = {"-f": True, "--parameters_file": True, "-y": False, "--parameters_yaml": False}   # whether a file is named
+
+def _as_written(value, text):
+    "A value as YAML reads it, or its text where the value would not be written so."
+    if isinstance(value, dict) and isinstance(text, dict):
+        return {str(name): _as_written(*pair) for name, *pair in zip(text, value.values(), text.values())}
+    if isinstance(value, list) and isinstance(text, list): return [_as_written(*pair) for pair in zip(value, text)]
+    same = str(value) == text or isinstance(value, bool) and str(value).lower() == str(text).lower()
+    return value if value is None or same else text
+
+def _spelled_yaml(source: str) -> str | None:
+    "A mapping of parameters as YAML that papermill reads as it is written; None for anything else."
+    import yaml
+
+    from recon.config import TextLoader
+    try: value, text = (yaml.load(source, loader) for loader in (yaml.SafeLoader, TextLoader))
+    except (yaml.YAMLError, ValueError): return None     # papermill says what is wrong
+    return yaml.safe_dump(_as_written(value, text), sort_keys=False) if isinstance(value, dict) else None
+
+# %% ../../nbs/tools/papermill_io.ipynb #5c4db82a
+def _keep_words_of_yaml(argv: list) -> list:
+    "The same for `-f FILE` and `-y YAML`; files come first, as papermill takes them."
+    files = []
+    kept = []
+    at = 0
+    while at < len(argv):
+        option, equals, value = argv[at].partition("=")
+        takes_next = option in _YAML and not equals and at + 1 < len(argv)
+        if takes_next: value = argv[at + 1]
+        spelled = _spelled_option(option, value) if takes_next or equals else None
+        if spelled is None: kept.append(argv[at])
+        else: (files if _YAML[option] else kept).extend(["-y", spelled])
+        at += 2 if takes_next and spelled is not None else 1
+    return files + kept
+
+def _spelled_option(option: str, value: str) -> str | None:
+    "The YAML that an option names or holds, spelled; None where it cannot be read."
+    if option not in _YAML: return None
+    if not _YAML[option]: return _spelled_yaml(value)
+    try: return _spelled_yaml(Path(value).read_text(encoding="utf-8"))
+    except (OSError, ValueError): return None
 
 # %% ../../nbs/tools/papermill_io.ipynb #4c948c26
 def trust(notebook: str | Path):
