@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
-           'free_rates', 'known_shape', 'figure_evidence', 'fit_figure', 'record', 'write_person', 'save_photo',
-           'save_person', 'fit_one', 'main', 'cli']
+           'free_rates', 'known_shape', 'find_evidence', 'fit_figure', 'write_smplx_body', 'record', 'write_person',
+           'save_photo', 'save_person', 'fit_one', 'check_options', 'peak_memory', 'main', 'cli']
 
 # %% ../nbs/03_fit.ipynb #a19d1657
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -18,7 +18,9 @@ if "__file__" in globals() and not __package__:   # `python STAGE.py`: start aga
 # %% ../nbs/03_fit.ipynb #47dbadc9
 import hashlib
 import json
+import resource
 import sys
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +47,13 @@ class Fit(Config):
     height: float = 0.                      # metres, where it is known; 0: guessed
     age: float = -1.                        # years, where it is known; -1: guessed
     gender: str = ""                        # female or male, where it is known; empty: guessed
+    build: str = ""                         # what else is known of the shape, such as weight=.7,muscle=.4 (0 to 1)
     distance: float = 3.6                   # metres from the camera to the person
+    # folder of NAME.npz, .pkl or .json: parameters of another regressor (SMPLer-X, PyMAF-X, 4D-Humans), as the start
+    parameters: str = ""
+    parameters_as_fit: bool = False         # write them as they are to smplx/, only placed; needs body_file
+    # the user's SMPL-X model file or the folder that holds it: writes smplx/NAME_smplx.obj besides
+    body_file: str = ""
     lifter: bool = True                     # start from the learned lifter, too
     refuse: bool = False                    # leave out a fit that has warnings
     opt_orient: bool = True                 # fit the orientation
@@ -78,11 +86,13 @@ def companions(cfg: Fit, photo: Path) -> dict[str, Path | None]:
     "The keypoint and mask files of a photo."
     plain = (".json",) if cfg.keypoints else ()
     images = (".png", ".jpg", ".webp") if cfg.masks else ()
-    return dict(keypoints=find_beside(photo, cfg.keypoints, ("_keypoints.json", *plain)),
-                mask=find_beside(photo, cfg.masks, ("_mask.png", "_mask.jpg", *images)))
+    files = dict(keypoints=find_beside(photo, cfg.keypoints, ("_keypoints.json", *plain)),
+                 mask=find_beside(photo, cfg.masks, ("_mask.png", "_mask.jpg", *images)))
+    if cfg.parameters: files["parameters"] = find_beside(photo, cfg.parameters, (".npz", ".pkl", ".json", ".pt"))
+    return files
 
 # %% ../nbs/03_fit.ipynb #d934a5f9
-VERSION = 1   # of what a fit is; raised when fits change
+VERSION = 2   # of what a fit is; raised when fits change
 
 def build_key(cfg: Fit, photo: Path, given: dict) -> str:
     "A digest of everything that a photo's fit depends on."
@@ -117,27 +127,46 @@ def free_rates(cfg: Fit) -> dict[str, float]:
 
 def known_shape(cfg: Fit) -> dict[str, float]:
     "What the user knows of the shape; ValueError where it cannot be."
-    if cfg.gender and cfg.gender not in ("female", "male"):
-        raise ValueError(f"gender={cfg.gender!r}; expected female or male")
-    if cfg.height and not .4 < cfg.height < 2.6: raise ValueError(f"height={cfg.height}; expected metres, .4 to 2.6")
-    from recon.fitting.prior import anny_age
-    known = dict(height=cfg.height) if cfg.height > 0 else {}
-    if cfg.age >= 0: known["age"] = anny_age(cfg.age)
-    if cfg.gender: known["gender"] = float(cfg.gender == "female")
-    return known
+    from recon.fitting.photo import known_values
+    build = {}
+    for part in filter(None, cfg.build.split(",")):
+        name, _, value = part.partition("=")
+        try: build[name.strip()] = float(value)
+        except ValueError: raise ValueError(f"build={cfg.build!r}; expected such as weight=.7,muscle=.4") from None
+    return known_values(cfg.height, cfg.age, cfg.gender, build)
 
-def figure_evidence(cfg: Fit, figure):
-    "What a figure says of the body, in the cube."
+def find_evidence(cfg: Fit, figure, parameters: Path = None):
+    "What a figure says, in the cube; with another regressor's pose where a file of `parameters` is given."
     from recon.fitting.photo import make_evidence
+    from recon.fitting.smplx import read_parameters, with_start
     place = figure.keypoints.moved(lambda xy: (xy*2/cfg.size - 1)*[1, -1])
-    return make_evidence(place.body, place.left_hand, place.right_hand, figure.keypoints.world, figure.alpha)
+    evidence = make_evidence(place.body, place.left_hand, place.right_hand, figure.keypoints.world, figure.alpha)
+    return with_start(evidence, read_parameters(parameters)) if parameters else evidence
 
-def fit_figure(cfg: Fit, figure):
+def fit_figure(cfg: Fit, figure, parameters: Path = None):
     "Fit a body to a figure: the evidence, the fit and its score."
     from recon.fitting.photo import fit_photo, score_fit
-    evidence = figure_evidence(cfg, figure)
+    evidence = find_evidence(cfg, figure, parameters)
     fit = fit_photo(evidence, cfg.distance, cfg.lifter, known=known_shape(cfg), rates=free_rates(cfg))
     return evidence, fit, score_fit(fit, evidence)
+
+# %% ../nbs/03_fit.ipynb #ef9982db
+def write_smplx_body(cfg: Fit, name: str, figure, fit, parameters: Path = None) -> str:
+    "Write smplx/NAME_smplx.obj; what it was made from, in words."
+    from recon.body.anny import load_anny
+    from recon.body.smplx import load_smpl
+    from recon.fitting.smplx import place_in_cube, pose_given, read_parameters, to_smplx, write_smplx
+    body = load_smpl(str(resolve_path(cfg.body_file)), "smplx", cfg.gender or "neutral")
+    if cfg.parameters_as_fit and parameters:
+        vertices = pose_given(body, read_parameters(parameters), find_evidence(cfg, figure))
+        how = f"SMPL-X with the parameters of {parameters.name}"
+    else:
+        expressed = to_smplx(body, load_anny().pose(fit.pose(), fit.phenotype()))
+        vertices = place_in_cube(expressed, fit).vertices
+        how = f"SMPL-X lies {1000*expressed.error:.0f} mm from Anny's surface"
+    with atomic_write(resolve_path(cfg.data_root)/"smplx"/f"{name}_smplx.obj") as path:
+        write_smplx(path, vertices, body.faces)
+    return how
 
 # %% ../nbs/03_fit.ipynb #6195f003
 def record(cfg: Fit, figure, fit, score) -> dict:
@@ -151,12 +180,12 @@ def record(cfg: Fit, figure, fit, score) -> dict:
         placement=asdict(figure.placement), frame="cube [-1,1], x right, y up, z to the camera, orthographic")
 
 # %% ../nbs/03_fit.ipynb #7026a888
-def write_person(cfg: Fit, name: str, figure) -> list[str]:
+def write_person(cfg: Fit, name: str, figure, parameters: Path = None) -> list[str]:
     "Fit one person and write its files; its warnings."
-    _, fit, score = fit_figure(cfg, figure)
+    _, fit, score = fit_figure(cfg, figure, parameters)
     if cfg.refuse and score.warnings: raise ValueError("the fit is refused: " + "; ".join(score.warnings))
     save_photo(resolve_path(cfg.data_root)/"photos"/f"{name}.jpg", figure.photo)
-    return save_person(cfg, name, figure, fit, score)
+    return save_person(cfg, name, figure, fit, score, parameters)
 
 def save_photo(path: Path, pixels, side: int = 1024):
     "Write a copy (H,W,3) uint8 of a photo, at most `side` pixels long, for pages that show it."
@@ -167,7 +196,7 @@ def save_photo(path: Path, pixels, side: int = 1024):
     with atomic_write(path) as partial: partial.write_bytes(encode_jpeg(small))
 
 # %% ../nbs/03_fit.ipynb #75effdfa
-def save_person(cfg: Fit, name: str, figure, fit, score) -> list[str]:
+def save_person(cfg: Fit, name: str, figure, fit, score, parameters: Path = None) -> list[str]:
     "Write the files of a person and a fit, found or corrected; its warnings."
     import cv2
     import numpy as np
@@ -180,6 +209,7 @@ def save_person(cfg: Fit, name: str, figure, fit, score) -> list[str]:
     before = preflight(figure)
     warnings = figure.notes + [warning.text for warning in before] + score.warnings
     vertices, _ = fit.body()
+    if cfg.body_file: tqdm.write(f"{name}: {write_smplx_body(cfg, name, figure, fit, parameters)}")
     sheet = fit_sheet(figure.photo, figure.image, figure.keypoints, vertices, f"{name}  {'; '.join(warnings)}")
     with atomic_write(folder/"images"/f"{name}.png") as path:
         cv2.imwrite(str(path), cv2.cvtColor(figure.image, cv2.COLOR_RGBA2BGRA))
@@ -204,17 +234,35 @@ def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
     figures = prepare(load_photo(photo), cfg.person, given["keypoints"], given["mask"], cfg.size)
     names = [name] if len(figures) == 1 else [f"{name}_{k}" for k in range(len(figures))]
     for person, figure in zip(names, figures):
-        warnings = write_person(cfg, person, figure)
+        warnings = write_person(cfg, person, figure, given.get("parameters"))
         tqdm.write(f"{person}: {'; '.join(warnings) or 'fine'}")
     remember(folder, name, key, names)
     return names
 
 # %% ../nbs/03_fit.ipynb #d2e1593f
+def check_options(cfg: Fit):
+    "Refuse, before any photo is opened, what cannot be: ValueError or FileNotFoundError."
+    known_shape(cfg)
+    if cfg.parameters and not resolve_path(cfg.parameters).is_dir():
+        raise FileNotFoundError(f"{cfg.parameters}: no such folder; `parameters` holds NAME.npz, .pkl or .json a photo")
+    if cfg.parameters_as_fit and not (cfg.parameters and cfg.body_file):
+        raise ValueError("parameters_as_fit needs `parameters`, their folder, and `body_file`, the SMPL-X model")
+    if cfg.body_file:
+        from recon.body.smplx import load_smpl
+        load_smpl(str(resolve_path(cfg.body_file)), "smplx", cfg.gender or "neutral")
+
+# %% ../nbs/03_fit.ipynb #c6ef3c22
+def peak_memory() -> float:
+    "The most memory that this process has held so far, GB."
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most/(1e9 if sys.platform == "darwin" else 1e6)
+
+# %% ../nbs/03_fit.ipynb #5ca0eeb2
 def main(cfg: Fit) -> dict[str, list[str]]:
     "Fit all photos; the names of the people by photo. ValueError where nobody could be fitted."
-    known_shape(cfg)
+    check_options(cfg)
     photos = list_photos(cfg.photos, cfg.limit)
-    made, failed = {}, {}
+    made, failed, start = {}, {}, time.perf_counter()
     for name, photo in tqdm(photos.items(), desc="fit", unit="photo"):
         try: made[name] = fit_one(cfg, name, photo)
         except (ValueError, OSError) as error:
@@ -226,6 +274,7 @@ def main(cfg: Fit) -> dict[str, list[str]]:
     people = sum(map(len, made.values()))
     print(f"{people} people of {len(made)} photos in {cfg.data_root}"
           + (f"; failed: {', '.join(failed)}" if failed else ""))
+    print(f"{(time.perf_counter() - start)/len(photos):.1f} s a photo, at most {peak_memory():.1f} GB of memory")
     return made
 
 # %% ../nbs/03_fit.ipynb #ec749ce3

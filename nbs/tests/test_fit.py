@@ -5,14 +5,17 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from conftest import ROOT
 from PIL import Image
 
 from recon.body.anny import load_anny
+from recon.body.pose import sample_pose
 from recon.fit import Fit, list_photos, main
 from recon.fitting.lifter import project, sample_bodies
 from recon.fitting.photo import (
@@ -26,8 +29,10 @@ from recon.fitting.photo import (
     mend,
     to_dict,
 )
-from recon.fitting.prior import anny_age, limit_penalty, pose_prior
-from recon.fitting.skeleton import limits, slices
+from recon.fitting.prior import anny_age, average_shape, limit_penalty, pose_prior
+from recon.fitting.skeleton import angle_count, exponential, limits, point_body, slices, to_anny_pose
+from recon.fitting.smplx import anny_as_smplx
+from recon.geometry.query import MeshQuery
 from recon.photo.keypoints import no_keypoints, write_keypoints
 from recon.tools.bench_fit import procrustes
 
@@ -162,8 +167,6 @@ def test_the_prior_tells_likely_from_unlikely():
 def photo_folder(folder, names=("casual", "dress")):
     "Cut-outs with keypoints beside them: no networks are needed."
     from recon.body.anny import load_anny
-    import trimesh
-
     folder.mkdir(parents=True)
     regressor = load_anny().keypoints.regression_weights[:, :13380]
     from recon.fitting.lifter import FROM_BODY_25
@@ -208,8 +211,6 @@ def test_a_folder_becomes_a_prepared_folder_and_nothing_is_made_twice(tmp_path, 
 
 def test_bodies_of_the_folder_fit_the_true_ones(tmp_path):
     "A procedural person of the examples: fitted vertices beside the true ones, in the frame of the cube."
-    import trimesh
-
     photos = photo_folder(tmp_path / "photos", ["casual"])
     main(Fit(photos=str(photos), data_root=str(tmp_path / "out")))
     fitted, true = (
@@ -241,3 +242,124 @@ def test_siths_command_line(tmp_path):
     command = [sys.executable, "fit.py", "-i", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "512"]
     done = subprocess.run(command, cwd=ROOT / "recon", capture_output=True, text=True)
     assert done.returncode == 1 and "not an image" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_killed_folder_goes_on(tmp_path):
+    "Killed once the first person is there: the next run makes the second and leaves the first as it is."
+    photos, out = photo_folder(tmp_path / "photos"), tmp_path / "out"
+    command = [sys.executable, "-m", "recon.fit", "--photos", str(photos), "--data_root", str(out)]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (out / "fit" / "photos.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    first = (out / "body" / "casual.ply").stat().st_mtime_ns
+    assert not (out / "body" / "dress.ply").exists()
+    assert main(Fit(photos=str(photos), data_root=str(out))) == {"casual": ["casual"], "dress": ["dress"]}
+    assert (out / "body" / "dress.ply").exists() and (out / "body" / "casual.ply").stat().st_mtime_ns == first
+    assert not list(out.rglob("*.partial*"))
+
+
+def test_time_and_memory_are_printed(tmp_path, capsys):
+    main(Fit(photos=str(photo_folder(tmp_path / "photos", ["casual"])), data_root=str(tmp_path / "out")))
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    seconds, memory = (float(word) for word in last.split() if word.replace(".", "").isdigit())
+    assert "s a photo" in last and 0 < seconds < 120 and 0 < memory < 1.5
+
+
+def standing_evidence(pitch: float, knees: float = 0.0, hint_tilt: float = 0.0):
+    "Evidence of a body that stands before a camera that looks down by `pitch` degrees; hints tilt away from the truth."
+    body = point_body(2)
+    angles = torch.zeros(1, angle_count())
+    for side in "LR":
+        angles[:, slices()[f"knee.{side}"]] = np.deg2rad(knees)
+        angles[:, slices()[f"hip.{side}"].start] = -np.deg2rad(knees) / 2
+    points = body(angles, average_shape()[None]).keypoints[0]
+    points = points @ exponential(torch.tensor([np.deg2rad(pitch), 0.0, 0.0]).float()).T
+    scale = 1.6 / float(points[:, 1].max() - points[:, 1].min())
+    tilted = points @ exponential(torch.tensor([np.deg2rad(hint_tilt), 0.0, 0.0]).float()).T
+    seen = project(points[None], torch.tensor([DISTANCE]))[0] * scale
+    return Evidence(seen, torch.ones(23), torch.zeros(2, 21, 3), tilted, None), points
+
+
+def angle_to_ground(fit) -> float:
+    "Degrees between the camera's up and the body's, from the ankles to the shoulders."
+    joints = fit.best.to_metres(fit.body()[1][None])[0]
+    axis = joints[[5, 6]].mean(0) - joints[[15, 16]].mean(0)
+    up, ahead = fit.best.vertical()
+    return float(torch.rad2deg(torch.atan2((axis * ahead[0, 0]).sum(), (axis * up[0, 0]).sum())))
+
+
+@pytest.mark.parametrize("hint_tilt", [0.0, 12.0])
+def test_somebody_who_stands_stands(hint_tilt):
+    "Knees straight, weight over the feet, also where the 3D hints lean."
+    evidence, _ = standing_evidence(5.0, hint_tilt=hint_tilt)
+    fit = fit_photo(evidence)
+    for side in "LR":
+        assert abs(float(fit.best.angles[0, slices()[f"knee.{side}"]].rad2deg())) < 10
+    assert abs(angle_to_ground(fit)) < 5
+
+
+def test_a_body_in_clothes_has_a_modest_chest():
+    "Where nothing is known of gender, and a woman's where it is."
+    evidence, _ = standing_evidence(5.0)
+    assert fit_photo(evidence, steps=(5, 5)).phenotype()["cupsize"] < 0.15
+    assert 0.15 < fit_photo(evidence, steps=(5, 5), known=dict(gender=1.0)).phenotype()["cupsize"] < 0.4
+
+
+@pytest.mark.parametrize("side", "LR")
+def test_fingers_curl_towards_the_thumb(side):
+    "On both hands, in the fit and in the poses of procedural people."
+    body = load_anny()
+    heads = dict(zip(body.bone_names, body.pose().heads.numpy()))
+    poses = [sample_pose(np.random.default_rng(seed), heads, "relaxed")[0] for seed in range(4)]
+
+    def distance(pose):
+        posed = body.pose(torch.as_tensor(pose).float())
+        rows = [body.bone_names.index(f"finger{finger}-3.{side}") for finger in (1, 3)]
+        ends = (posed.bones[rows, :3, :3] @ posed.heads[rows][..., None])[..., 0] + posed.bones[rows, :3, 3]
+        return float((ends[0] - ends[1]).norm())
+
+    open_hand = distance(np.tile(np.eye(4), (163, 1, 1)))
+    assert np.mean([distance(pose) for pose in poses]) < open_hand
+    assert distance(to_anny_pose(pose_prior().means[1])) < open_hand
+
+
+def test_a_correction_that_cannot_be_is_refused():
+    evidence, _ = seen_body(4)
+    fit = fit_photo(evidence, steps=(2, 2))
+    for wrong, reason in (
+        (dict(height=180.0), "metres"),
+        (dict(gender="x"), "female or male"),
+        (dict(build=dict(tail=0.5)), "no 'tail'"),
+        (dict(moved=dict(nose=(900.0, 20.0))), "in the cube"),
+        (dict(swap=("ears",)), "no 'ears'"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            mend(fit, evidence, Correction(**wrong))
+
+
+def test_smplx_beside_anny_and_other_regressors_parameters(tmp_path):
+    "With a model file, here a stand-in of the same structure, the fit is written in it, and given parameters are used."
+    np.savez(tmp_path / "SMPLX_NEUTRAL.npz", **anny_as_smplx())
+    photos, given = photo_folder(tmp_path / "photos", ["casual"]), tmp_path / "given"
+    options = dict(photos=str(photos), body_file=str(tmp_path / "SMPLX_NEUTRAL.npz"))
+    main(Fit(data_root=str(tmp_path / "out"), **options))
+    faces = load_anny().model.faces
+    written = np.loadtxt((tmp_path / "out/smplx/casual_smplx.obj").read_text().splitlines()[:13380], usecols=(1, 2, 3))
+    fitted = trimesh.load(tmp_path / "out/body/casual.ply", process=False).vertices
+    apart = MeshQuery(torch.tensor(np.asarray(fitted)).float(), faces).closest(torch.tensor(written).float())[0]
+    assert apart.mean() < 0.012 and np.linalg.norm(written - fitted, axis=1).mean() < 0.04
+    given.mkdir()
+    np.savez(given / "casual.npz", global_orient=[[np.pi, 0, 0]], body_pose=np.zeros((1, 63)), betas=np.zeros((1, 10)))
+    cfg = Fit(data_root=str(tmp_path / "two"), parameters=str(given), parameters_as_fit=True, **options)
+    main(cfg)
+    arms = np.loadtxt((tmp_path / "two/smplx/casual_smplx.obj").read_text().splitlines()[:13380], usecols=(1, 2, 3))
+    rest = load_anny().model.canonical.numpy()
+    shape = (rest - rest.mean(0)) / np.ptp(rest[:, 1])
+    assert np.abs((arms - arms.mean(0)) / np.ptp(arms[:, 1]) - shape).max() < 0.01, "the given pose as it is"
+    with pytest.raises(ValueError, match="needs"):
+        main(Fit(data_root=str(tmp_path / "three"), photos=str(photos), parameters_as_fit=True))
+    with pytest.raises(FileNotFoundError, match="body_file"):
+        main(Fit(data_root=str(tmp_path / "three"), photos=str(photos), body_file=str(tmp_path / "none")))

@@ -1,6 +1,8 @@
 "Photos as they come: files, people, cut-outs and keypoints; and what is said where something is wrong."
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,8 +12,9 @@ from conftest import ROOT
 from PIL import Image
 
 from recon.photo.keypoints import BODY_25, no_keypoints, read_keypoints, write_keypoints
-from recon.photo.load import load_photo
+from recon.photo.load import Photo, load_photo
 from recon.photo.matte import place_figure
+from recon.photo.preflight import preflight
 from recon.photo.prepare import prepare
 from recon.photo.weights import has_networks
 
@@ -131,10 +134,68 @@ def test_nobody_is_said(tmp_path, image):
 
 
 @needs_networks
+def test_ten_people_are_counted_and_one_is_chosen():
+    "The largest central one is meant, and said to be one of many; any other may be named."
+    image = np.full((700, 3000, 3), 210, np.uint8)
+    for k in range(10):
+        size = 640 if k == 5 else 480
+        figure, mask = figure_on(np.full((size, size, 3), 210, np.uint8), ("casual", "dress")[k % 2])
+        part = mask.max(0).nonzero()[0]
+        width = min(part[-1] - part[0], 290)
+        place = image[700 - size :, 10 + 298 * k : 10 + 298 * k + width]
+        place[:] = figure[:, part[0] : part[0] + width]
+    figure = prepare(Photo(image, None))[0]
+    assert figure.people >= 8 and any("people" in warning.text for warning in preflight(figure))
+    center = -figure.placement.x / figure.placement.scale + 512 / figure.placement.scale
+    assert abs(center - (10 + 298 * 5 + 145)) < 200, "the largest"
+    other = prepare(Photo(image, None), person="3")[0]
+    assert abs(other.placement.x - figure.placement.x) > 100
+    with pytest.raises(ValueError, match="counted from 0"):
+        prepare(Photo(image, None), person="30")
+
+
+@needs_networks
+@pytest.mark.parametrize("kind", ["statue", "drawing"])
+def test_statues_and_drawings_are_found_or_refused_in_words(kind):
+    "Stone has no colours, and a drawing flat ones; whoever is found lies on the figure."
+    image, mask = figure_on(np.full((640, 640, 3), 235, np.uint8))
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if kind == "statue":
+        stone = np.where(mask[..., None] > 0.5, (120 + 0.4 * grey)[..., None], image)
+        image = stone.astype(np.uint8)
+    else:
+        flat = cv2.bilateralFilter(image, 9, 60, 9) // 64 * 64 + 32
+        flat[cv2.Canny(grey, 60, 140) > 0] = 0
+        image = np.where(mask[..., None] > 0.5, flat, 255).astype(np.uint8)
+    try:
+        figure = prepare(Photo(np.ascontiguousarray(image), None))[0]
+    except ValueError as error:
+        assert "nobody" in str(error)
+        return
+    sure = figure.keypoints.body[figure.keypoints.body[:, 2] > 0.5][:, :2].astype(int).clip(0, 1023)
+    assert (figure.alpha[sure[:, 1], sure[:, 0]] > 0.5).mean() > 0.8
+
+
+@needs_networks
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_hundred_megapixels_need_bounded_memory(tmp_path, suffix):
+    "A photo of 10,000 by 10,000 pixels is read and prepared within 1.5 GB, by a process of its own."
+    path = tmp_path / f"large.{suffix}"
+    figure = Image.fromarray(figure_on(np.full((1000, 1000, 3), 200, np.uint8))[0])
+    figure.resize((10_000, 10_000), Image.NEAREST).save(path, **(dict(compress_level=1) if suffix == "png" else {}))
+    code = (
+        "import resource, sys; from recon.photo.load import load_photo; from recon.photo.prepare import prepare\n"
+        "print(len(prepare(load_photo(sys.argv[1]))), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    people, memory = map(int, done.stdout.split()[-2:])
+    assert people == 1 and memory < 1.5e6
+
+
+@needs_networks
 def test_upside_down_without_exif():
     image, _ = figure_on(np.full((512, 512, 3), 200, np.uint8))
-    from recon.photo.load import Photo
-
     figure = prepare(Photo(np.ascontiguousarray(image[::-1, ::-1]), None))[0]
     assert any("180" in note for note in figure.notes)
 

@@ -113,11 +113,12 @@ def _pose_arm(turns, rng, joints, style, side, forward_sign):
     _curl_fingers(turns, rng, joints, side)
 
 def _curl_fingers(turns, rng, joints, side):
-    "Curl the four fingers of `side`."
+    "Curl the four fingers of `side` towards its palm."
+    sign = 1 if side == "L" else -1
     knuckles = joints[f"finger2-1.{side}"] - joints[f"finger5-1.{side}"]
     curl = rng.uniform(0, 35)
     for bone in (f"finger{finger}-{segment}.{side}" for finger in "2345" for segment in "123"):
-        turns[bone] = axis_rotation(knuckles, -curl*rng.uniform(.7, 1.2))
+        turns[bone] = axis_rotation(knuckles, -sign*curl*rng.uniform(.7, 1.2))
 
 # %% ../../nbs/body/pose.ipynb #90733f08
 LEGS = dict(   # legs -> (hip flexion, knee bend) in degrees of the leg in front, then of the other

@@ -33,7 +33,7 @@ from .tops import make_outfit
 from .wardrobe import ChosenPieces, Wardrobe, choose_pieces, load_wardrobe
 
 # %% ../../nbs/synth/person.ipynb #c47d029d
-VERSION = 6
+VERSION = 7
 
 @dataclass
 class Person:
