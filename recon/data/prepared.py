@@ -196,7 +196,10 @@ def _front(self: PreparedFolder, name: str) -> np.ndarray:
 @patch
 def _back(self: PreparedFolder, name: str, front: np.ndarray) -> np.ndarray:
     "The back image (H,W,4) of a cut-out (H,W,4), laid over it; without alpha of its own, it has the front's."
-    path = find_one(self.folder/"back_images", [name, f"{name}_000"], IMAGE_SUFFIXES, "back image")
+    try: path = find_one(self.folder/"back_images", [name, f"{name}_000"], IMAGE_SUFFIXES, "back image")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. Paint the backs first: "
+                                f"papermill nbs/04_hallucinate.ipynb -p data_root {self.folder}") from error
     pixels = read_image(path)
     frame, reason = back_frame_of(front, pixels, path.stem)
     if self.back_frame != "auto": frame, reason = self.back_frame, f"back_frame={self.back_frame}"
