@@ -60,10 +60,12 @@ def check_names(names: list[str], chosen: dict[str, int]):
     if unknown: raise ValueError(f"choose names {', '.join(unknown)}; there are {', '.join(names)}")
 
 # %% ../nbs/04_hallucinate.ipynb #9df6bfc3
-def make_record(cfg: Hallucinate, generator, folder: Path, name: str) -> dict:
-    "Everything that decides the pixels of a figure's samples."
-    from recon.back.folder import file_checksum, find_body
-    inputs = dict(front=file_checksum(folder/"images"/f"{name}.png"), body=file_checksum(find_body(folder, name)))
+def make_record(cfg: Hallucinate, generator, folder: Path, name: str, count: int) -> dict:
+    "Everything that decides the pixels of a figure's samples; its body has `count` vertices."
+    from recon.back.folder import file_checksum, front_path
+    from recon.data.prepared import read_posed_body
+    body = read_posed_body(folder, name, count)[1]
+    inputs = dict(front=file_checksum(front_path(folder, name)), body=file_checksum(body))
     return dict(generator=generator.name, seed=cfg.seed) | generator.record | inputs
 
 def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
@@ -104,9 +106,9 @@ def used_sample(files, record: dict) -> int | None:
 def write_strip(folder: Path, files, record: dict, count: int):
     "The front and all samples side by side, as the cameras see them."
     import cv2
-    from recon.back.folder import read_rgba, write_back
+    from recon.back.folder import front_path, read_rgba, write_back
     from recon.viz.sheets import contact_sheet
-    paths = [folder/"images"/f"{files.name}.png", *map(files.sample, range(count))]
+    paths = [front_path(folder, files.name), *map(files.sample, range(count))]
     images = [read_rgba(path) for path in paths]
     images = [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA) for image in images]
     sheet = (contact_sheet(images, len(images))*255).round().astype("uint8")
@@ -122,7 +124,7 @@ def hallucinate(cfg: Hallucinate, generator, folder: Path, files, body, chosen: 
     given = use_given(cfg, folder, files, body)
     if given: return given
     count = 1 if generator.deterministic else cfg.num_images
-    record = make_record(cfg, generator, folder, files.name)
+    record = make_record(cfg, generator, folder, files.name, len(body.canonical))
     made = paint_samples(cfg, generator, folder, files, body, record, count)
     if read_record(files.strip) != record | dict(samples=count): write_strip(folder, files, record, count)
     if used_sample(files, record) is None: choose_sample(files, 0)
@@ -135,9 +137,10 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     from recon.back.folder import BackFiles
     from recon.back.generators import open_generator
     from recon.body.anny import load_anny
+    from recon.data.prepared import IMAGE_SUFFIXES
     from recon.data.subjects import anny_body
     folder = resolve_path(cfg.data_root)
-    names = sorted(path.stem for path in (folder/"images").glob("*.png"))
+    names = sorted({path.stem for path in (folder/"images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES})
     if not names: raise FileNotFoundError(f"{folder}: no figures; expected images/NAME.png and body/NAME.ply")
     chosen = parse_choice(cfg.choose)
     check_names(names, chosen)

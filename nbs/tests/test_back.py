@@ -235,20 +235,34 @@ def test_a_body_of_another_model(prepared, capsys):
     import trimesh
 
     trimesh.PointCloud(np.zeros((6890, 3))).export(prepared / "body" / "casual.ply")
-    assert "6890 vertices; expected a body of 13380" in refused(prepared, capsys)
+    assert "6890 vertices; the model was trained with a body of 13380" in refused(prepared, capsys)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
         (lambda path: Image.open(path).convert("RGB").save(path), "no alpha channel"),
-        (lambda path: path.write_bytes(path.read_bytes()[:300]), "cut off"),
-        (lambda path: Image.open(path).crop((0, 0, 256, 200)).save(path), "expected a square image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:300]), "damaged"),
+        (lambda path: Image.open(path).save(path.with_suffix(".webp")), "two files for one front image"),
     ],
 )
 def test_a_front_that_is_no_cut_out(prepared, capsys, change, message):
     change(prepared / "images" / "casual.png")
     assert message in refused(prepared, capsys)
+
+
+def test_a_narrow_front_of_another_kind_gets_the_same_back(prepared):
+    main(options(prepared))
+    expected = read_rgba(prepared / "back_images" / "casual.png")
+    path = prepared / "images" / "casual.png"
+    Image.open(path).crop((20, 0, 236, 256)).save(path.with_suffix(".webp"), lossless=True, exact=True)
+    path.unlink()
+    shutil.rmtree(prepared / "back_images")
+    main(options(prepared))
+    found = read_rgba(prepared / "back_images" / "casual.png")
+    assert np.array_equal(found[..., 3], expected[..., 3])
+    inside = expected[..., 3] > 250
+    assert np.abs(found[inside].astype(int) - expected[inside]).mean() < 0.5
 
 
 def test_folders_and_weights_that_are_none(prepared, tmp_path, weights):
