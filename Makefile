@@ -9,12 +9,13 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo results test photo bench bench-mesh profile sheet back lab doctor clean
+.PHONY: help demo results test fuzz photo bench bench-mesh profile sheet back lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
 	@echo "make results    write the numbers of the finished demo, with commit, machine and date, to data/results.json"
 	@echo "make test       run every test"
+	@echo "make fuzz       read 10,000 damaged files of every format, each within limits of time and memory: minutes"
 	@echo "make photo      what photos need: MediaPipe's networks (53 MB, once) and their runner"
 	@echo "make bench      what distances, views, a subject and reading cost on this machine, other libraries beside them"
 	@echo "make bench-mesh what surfaces, textures and their numbers cost, with the newest model"
@@ -33,6 +34,9 @@ results: $(READY)
 
 test: $(READY)
 	@$(BIN)/pytest nbs/tests -n $(WORKERS) --dist loadfile
+
+fuzz: $(READY)
+	@$(BIN)/python nbs/tests/fuzz.py 10000
 
 photo: $(READY)
 	@$(PIP) -c $(PINS) -e '.[photo]' || $(PIP) -e '.[photo]'

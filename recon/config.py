@@ -162,8 +162,8 @@ def read_yaml(
     "Read a configuration file; FileNotFoundError or ValueError."
     found = _find_file(path)
     try: options = yaml.load(found.read_text(encoding="utf-8"), TextLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{found} is no YAML file: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise ValueError(f"{found} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(options or {}, dict):
         raise ValueError(f"{found}: expected `name: value` lines, found {options!r:.60}")
     return flatten(options or {})

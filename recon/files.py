@@ -84,8 +84,8 @@ def exclusive_lock(
     with lock: yield
 
 # %% ../nbs/files.ipynb #ab41d598
-_OF_CONTENTS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-                EOFError, struct.error, zipfile.BadZipFile, zlib.error)
+_OF_CONTENTS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, OSError, EOFError,
+                struct.error, zipfile.BadZipFile, zlib.error)
 
 def _names_a_file(message: str, path: Path) -> bool:
     "Whether an error's message begins with `path` or with another file that is there."
@@ -98,6 +98,7 @@ def reading(path: str | Path, advice: str = "export it again"):
     "Raise what damaged contents of a file raise as a ValueError of one line that names it."
     try: yield
     except _OF_CONTENTS as error:
+        if isinstance(error, OSError) and error.filename is not None: raise      # no fault of the contents
         text = " ".join(str(error).split())
         if isinstance(error, ValueError) and _names_a_file(text, Path(path)):
             if text == str(error): raise

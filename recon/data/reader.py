@@ -28,7 +28,7 @@ from .bodies import load_body_topology
 from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points
 from .items import Item, RawItem
 from .names import PARTS, check_names, split_names
-from ..files import resolve_path
+from ..files import reading, resolve_path
 
 # %% ../../nbs/data/reader.ipynb #800c5b86
 LAYOUT = ("cam_azh", "cam_eva", "smpl_v", "vis", "rgb_img", "nrm_img")   # and `points`, or these four:
@@ -202,7 +202,7 @@ class ReconDataset(Dataset):
         self.lighting = lighting
         self.seed = seed
         self.epoch = 0
-        with open_dataset(path) as file:
+        with reading(self.path, "build it again"), open_dataset(path) as file:
             self.body_faces, self.canonical, self.body_regions = _shared_body(file, body_file)
             self.subjects = _subjects_of(file, split, num_valid, num_test)
             self.labels, self.has_cues, self.camera_mode = _describe(file, self.subjects, perspective)
@@ -284,9 +284,10 @@ def choice(self: ReconDataset, i: int) -> tuple:
 def read_raw(self: ReconDataset, subject: str, first_point: int, view: int, rng=None) -> RawItem:
     "One item as it is stored: bytes, records, and the numbers of its augmentation; `transform` goes on from here."
     opened = self.open_subject(subject)
-    points = opened.stored_points(slice(first_point, first_point + self.num_samples))
-    item = self._window(subject, view) | points | self._body(subject, view)
-    if self.has_cues: item["cue_planes"] = self._cue_planes(item, subject, view)
+    with reading(self.path, "build it again"):
+        points = opened.stored_points(slice(first_point, first_point + self.num_samples))
+        item = self._window(subject, view) | points | self._body(subject, view)
+        if self.has_cues: item["cue_planes"] = self._cue_planes(item, subject, view)
     return item | sample_augmentation(rng, bool(self.lighting), self.white_bg, self.aug_jitter)
 
 # %% ../../nbs/data/reader.ipynb #e3adff28
@@ -322,7 +323,7 @@ def _only(batch: dict) -> dict:
 @patch
 def __getitem__(self: ReconDataset, i: int) -> Item:
     "A random view and slice of points of subject `i`."
-    return self.read(*self.choice(i))
+    with reading(self.path, "build it again"): return self.read(*self.choice(i))
 
 @patch
 def read(self: ReconDataset,
@@ -332,8 +333,9 @@ def read(self: ReconDataset,
     rng: np.random.Generator = None, # of background, light and jitter; None: white, the standard light, no jitter
 ) -> Item:                           # CPU tensors, named as in SiTH's reader
     "One item: points, body and images in the frame of `view`."
-    item = _only(self.transform(collate([self.read_raw(subject, first_point, view, rng)])))
-    if self.has_cues: item["body_z"] = self.body_depth(subject, view)
+    with reading(self.path, "build it again"):
+        item = _only(self.transform(collate([self.read_raw(subject, first_point, view, rng)])))
+        if self.has_cues: item["body_z"] = self.body_depth(subject, view)
     return item
 
 # %% ../../nbs/data/reader.ipynb #cdcc632c

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import reading
 from .people import Person
 
 # %% ../../nbs/photo/keypoints.ipynb #5c02babc
@@ -165,12 +166,12 @@ def _person(record, path: Path) -> Keypoints:
 
 def read_keypoints(path: Path) -> list[Keypoints]:
     "People of a keypoint file; ValueError says what is wrong with it."
-    try: data = json.loads(Path(path).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    try: data = json.loads(Path(path).read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, (dict, list)):
         raise ValueError(f"{path}: expected the JSON of OpenPose, COCO-WholeBody or MediaPipe")
-    people = [_person(record, path) for record in _records(data)]
+    with reading(path, "find the keypoints again"): people = [_person(record, Path(path)) for record in _records(data)]
     if not people: raise ValueError(f"{path}: nobody in it; expected at least one person")
     return people
 

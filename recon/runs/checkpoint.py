@@ -126,12 +126,23 @@ def state(self: Checkpoint) -> dict:
     def read(path: Path) -> dict: return torch.load(path, map_location="cpu", weights_only=True)
     return self._read_file("state.pt", read)
 
+# %% ../../nbs/runs/checkpoint.ipynb #450d35f6
 @patch
 def model(self: Checkpoint) -> Reconstructor:
-    "Read the model, in its own sizes."
-    model = Reconstructor(self.options)
-    model.load_state_dict(self.weights())
+    "Read the model, in its own sizes; ValueError where they are not those of its weights."
+    weights = self.weights()
+    try:
+        with torch.device("meta"): sizes = Reconstructor(self.options).state_dict()     # takes no memory
+        _compare_sizes(sizes, weights)
+        model = Reconstructor(self.options)
+        model.load_state_dict(weights)
+    except Exception as error: raise damaged(self.folder/METADATA, error) from error
     return model
+
+def _compare_sizes(expected: dict, found: dict):
+    "Raise ValueError where tensors lack, are too many, or differ in shape."
+    wrong = sorted(set(expected) ^ set(found)) or [name for name in found if found[name].shape != expected[name].shape]
+    if wrong: raise ValueError(f"{len(wrong)} tensors do not fit its sizes, such as {wrong[0]}")
 
 # %% ../../nbs/runs/checkpoint.ipynb #41f0e7d3
 @patch(as_prop=True)
@@ -173,7 +184,8 @@ def damaged(path: Path, error: Exception) -> ValueError:
     others = [c for c in reversed(list_checkpoints(path.parent.parent)) if c.folder != path.parent]
     good = next((c for c in others if is_intact(c)), None)
     way = f"resume from {good.folder} instead" if good else "there is no other to resume from; train again"
-    return ValueError(f"{path}: damaged checkpoint ({type(error).__name__}: {str(error)[:120]}); {way}")
+    what = " ".join(str(error).split())[:120]
+    return ValueError(f"{path}: damaged checkpoint ({type(error).__name__}: {what}); {way}")
 
 # %% ../../nbs/runs/checkpoint.ipynb #b6ad93ed
 def _git(*words: str) -> str:
@@ -230,7 +242,7 @@ def best(folder: Path) -> dict | None:
     try:
         found = json.loads(path.read_text())
         return dict(found, value=float(found["value"]), global_step=int(found["global_step"]), name=found["name"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({type(error).__name__}: {str(error)[:120]}); delete it to go on, "
                          "and validation chooses the best checkpoint anew") from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 import cv2
 import numpy as np
+from ..files import reading
 
 # %% ../../nbs/synth/mhclo.ipynb #0ed40ce2
 BASE_VERTICES = 19_158     # of MakeHuman's base mesh hm08
@@ -189,9 +190,9 @@ def read_mhclo(path: Path) -> MhClo:
         if not 0 < length < np.inf: raise ValueError(f"{path}: a scale of {length}; expected decimetres, more than 0")
     if "obj_file" not in head: raise ValueError(f"{path}: no obj_file line; found {', '.join(head)}")
     material = resolve_beside(path, head["material"]) if "material" in head else None
+    with reading(path, "fetch the pack again"): depth = float(head.get("z_depth", 50))
     return MhClo(path, head.get("name", path.stem), tuple(sections.tags), resolve_beside(path, head["obj_file"]),
-                 material, table[:, :3].astype(int), table[:, 3:6], table[:, 6:], sections.scales,
-                 float(head.get("z_depth", 50)), deleted)
+                 material, table[:, :3].astype(int), table[:, 3:6], table[:, 6:], sections.scales, depth, deleted)
 
 # %% ../../nbs/synth/mhclo.ipynb #6c0a52e1
 def _corner_numbers(word: str) -> tuple[int, int]:
