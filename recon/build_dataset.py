@@ -32,7 +32,7 @@ from typing import Annotated, Literal
 
 from tqdm import tqdm
 
-from .config import Config, NonNegativeInt, PositiveInt, Suffix, is_script, run_script
+from .config import Config, NonNegativeFloat, NonNegativeInt, PositiveInt, Suffix, is_script, run_script
 from .files import resolve_path
 
 # %% ../nbs/00_build_dataset.ipynb #d2bd9469
@@ -57,6 +57,7 @@ class BuildDataset(Config):
     codec: Literal["png", "zstd", "webp"] = "zstd"  # zstd reads fastest, webp is smallest, png is SiTH's layout
     camera_mode: Literal["orth", "persp"] = "orth"  # perspective images can be looked at, not trained on
     camera_sampling: Literal["uniform", "random"] = "uniform"   # level, evenly spread; or any azimuth, ±10°
+    body_error: NonNegativeFloat = 0.  # every second training subject's body misses, as fitted ones do: degrees a joint
     seed: NonNegativeInt = 0                      # first person
     workers: NonNegativeInt = 0                   # processes; 0: one a core, fewer where memory is short
     scheduler: str = ""                # address of a Dask cluster, `tcp://HOST:8786`; its machines see the same folders
@@ -165,8 +166,10 @@ def make_tasks(cfg: BuildDataset, folder: Path) -> tuple[dict[str, dict], dict[s
     found = subject_specs(cfg)
     tasks = {}
     parts = split_subjects(cfg, found)
+    missing = parts["train"][1::2] if cfg.body_error else []
     for made in found.values():
         for name, spec in made.items():
+            if name in missing: spec = spec | dict(body_error=cfg.body_error)
             options = file_options(cfg) | dict(keep_scan=name not in parts["train"])
             key = build_key(spec, **options)
             tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=spec, recipe=key, **options)

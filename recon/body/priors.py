@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRIORS', 'PRIOR_SIZE', 'silhouette_distance', 'nearest_inside', 'fill_outside', 'silhouette_stretched_depth',
-           'ShapeMaps', 'shape_maps', 'shape_planes', 'add_colors', 'PriorItem', 'image_priors']
+           'ShapeMaps', 'shape_maps', 'shape_planes', 'carry_outward', 'add_colors', 'PriorItem', 'image_priors']
 
 # %% ../../nbs/body/priors.ipynb #c7f19f7d
 from typing import TypedDict
@@ -134,6 +134,13 @@ def _carry_colors(
     place = F.interpolate(place[:, None].float(), images.shape[-2:], mode="nearest")[:, 0].long()
     at = (torch.stack([place % size, place // size], -1) + .5)*2/size - 1
     return torch.where(masks > .9, images, F.grid_sample(images, at, padding_mode="border", align_corners=False))
+
+# %% ../../nbs/body/priors.ipynb #cd5a4300
+def carry_outward(images: Tensor, masks: Tensor) -> Tensor:   # (N,3,S,S) in [0,1], (N,1,S,S); to (N,3,S,S)
+    "Images whose colours inside their masks go on outside; found at `PRIOR_SIZE` where they are larger."
+    size = min(masks.shape[-1], PRIOR_SIZE)
+    small = F.interpolate(masks, (size,)*2, mode="area")
+    return _carry_colors(images, masks, torch.stack([nearest_inside(mask[0] > .9) for mask in small]).long())
 
 # %% ../../nbs/body/priors.ipynb #101a1297
 def add_colors(

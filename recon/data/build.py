@@ -22,6 +22,7 @@ import h5py
 import torch
 
 from ..body.model import BodyModel
+from .body_errors import with_body_error
 from .checks import body_model_of, load_subject
 from .codec import encode_png
 from .scan import Subject, person_subject
@@ -44,7 +45,7 @@ VERSIONS = dict(person=VERSION, scan=1)   # kind -> version of the maker
 
 def make_subject(spec: SubjectSpec) -> Subject:
     "The subject of a specification."
-    return MAKERS[spec["kind"]](**{name: value for name, value in spec.items() if name != "kind"})
+    return MAKERS[spec["kind"]](**{name: value for name, value in spec.items() if name not in ("kind", "body_error")})
 
 def body_of(spec: SubjectSpec) -> BodyModel:
     "The body that a subject has inside; all subjects of a dataset share one."
@@ -121,6 +122,7 @@ def build_subject(
             subject = make_subject(job)
             subject.name = name
             save_check_image(path, subject.check_image)
+            if degrees := job.get("body_error"): subject = with_body_error(subject, degrees, sizes.get("seed", 0))
             write_subject(path, subject, body_of(job), recipe=recipe, **sizes)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC: raise

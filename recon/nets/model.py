@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Activation', 'LayerType', 'SIDES', 'ModelOptions', 'Batch', 'gt_normal_maps', 'Encoded', 'sample_shape_priors',
-           'stretched_body_distance', 'sample_pixel_colors', 'blend_colors', 'Reconstructor', 'find_nearest',
-           'FieldInputs', 'Outputs']
+           'stretched_body_distance', 'sample_pixel_colors', 'blend_colors', 'Reconstructor', 'normals_of_depth',
+           'body_normal_maps', 'find_nearest', 'FieldInputs', 'Outputs']
 
 # %% ../../nbs/nets/model.ipynb #86301bde
 from dataclasses import dataclass, field, fields
@@ -15,7 +15,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.autograd.profiler import record_function
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 from ..body.priors import PRIORS
 from ..config import NonNegativeInt, PositiveInt, rename_options
 from ..conventions import flip_normal_z
@@ -53,6 +53,7 @@ class ModelOptions:
     residual_sdf: bool = False         # not in the paper: the SDF field corrects the body's distance, from zero on
     silhouette_prior: bool = False     # not in the paper: it weighs the body against one stretched to the silhouette
     body_depth_input: bool = False     # not in the paper: the geometry encoder sees the body's depth
+    body_normal_input: bool = False    # not in the paper: the normal predictor sees the body's normals, as in ICON
     point_priors: bool = False         # not in the paper: the fields see silhouette distance, depth to the body, pixels
     pixel_color_blending: bool = False # not in the paper: the colour field blends front pixel, back pixel and its own
     mask_pred_nrm: bool = field(default=False, compare=False) # not in the paper: mask predicted normals before encoding
@@ -81,6 +82,7 @@ class Batch(TypedDict, total=False):
     front_nrm_img: Tensor # (B,3,H,W) ground-truth unit normals, zero outside the mask
     back_nrm_img: Tensor  # (B,3,H,W) the same of the back surface, still in the front camera's frame
     cues: Tensor          # (B,12,H,W) image-space priors, channels as in `PRIORS`
+    fine_rgb: Tensor      # (B,6,h,w) colours of both sides carried outward, of a finer image, where there is one
     smpl_v: Tensor        # (B,V,3) posed body vertices
     vis_class: Tensor     # (B,F,1) +1 seen from the front, -1 from the back, 0 neither
     pts: Tensor           # (B,N,3) query points
@@ -104,6 +106,7 @@ class Encoded(NamedTuple):
     color: Tensor           # (B,2F,H/2,W/2)
     normals: Tensor         # (B,6,H,W) normal maps of front and back, as the encoder saw them
     priors: Tensor = None   # (B,12,H,W) channels as in `PRIORS`; None: no option uses them
+    pixels: Tensor = None   # (B,6,h,w) colours of front and back, finer than those of the priors; None: none are known
 
 # %% ../../nbs/nets/model.ipynb #f89d5bd4
 def sample_shape_priors(encoded: Encoded, points: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ def stretched_body_distance(shape_priors: Tensor) -> Tensor:
 
 def sample_pixel_colors(encoded: Encoded, points: Tensor) -> Tensor:
     "Colours of the front and the back pixel under points (B,N,3): (B,N,6)."
-    return pixel_features(encoded.priors[:, 6:], points)
+    return pixel_features(encoded.priors[:, 6:] if encoded.pixels is None else encoded.pixels, points)
 
 # %% ../../nbs/nets/model.ipynb #1ae28d10
 def blend_colors(value: Tensor, pixels: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ class Reconstructor(nn.Module):
         self.mixed = None       # type of the image networks; None: float32
         self.embed_shape = Embedding(o.shape_freq)
         self.embed_color = Embedding(o.color_freq)
-        self.nrm_encoder = NormalPredictor(o.nrm_channels, o.nrm_downsamplings, o.nrm_blocks)
+        self.nrm_encoder = NormalPredictor(o.nrm_channels, o.nrm_downsamplings, o.nrm_blocks, o.body_normal_input)
         self.image_encoder = Hourglass(8 if o.body_depth_input else 6, o.encoder_channels, o.feat_dim)
         self.sdf_decoder = self.make_sdf_field()
         self.high_res_encoder = Hourglass(3, o.color_channels, o.feat_dim)
@@ -148,7 +151,8 @@ class Reconstructor(nn.Module):
     def needs_priors(self) -> bool:
         "Whether a batch must hold image-space priors."
         o = self.options
-        return o.body_depth_input or o.point_priors or o.pixel_color_blending or o.silhouette_prior
+        fields = o.body_depth_input or o.point_priors or o.pixel_color_blending or o.silhouette_prior
+        return fields or o.body_normal_input
 
     @property
     def device(self) -> torch.device: return next(self.parameters()).device
@@ -173,6 +177,21 @@ def make_color_field(self: Reconstructor) -> FieldMLP:
     outputs, final = (6, "none") if o.pixel_color_blending else (3, "sigmoid")
     return FieldMLP(inputs, outputs, width, layers, o.rgb_skip, o.activation, final=final, layer_type=o.layer_type)
 
+# %% ../../nbs/nets/model.ipynb #2663b2bb
+def normals_of_depth(z: Tensor) -> Tensor: # (B,1,H,W) towards the camera, to (B,3,H,W)
+    "Unit normals of a depth map over [-1,1]², by differences of two pixels."
+    height, width = z.shape[-2:]
+    padded = pad(z, (1, 1, 1, 1), mode="replicate")
+    dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) * width/4
+    dy = (padded[..., :-2, 1:-1] - padded[..., 2:, 1:-1]) * height/4
+    return normalize(torch.cat([-dx, -dy, torch.ones_like(z)], 1), dim=1)
+
+def body_normal_maps(priors: Tensor) -> dict[str, Tensor]:
+    "Normals of the body, each side towards its own camera, and its mask (B,4,H,W); zero outside."
+    z, mask = priors[:, PRIORS["body_z"]], priors[:, PRIORS["body_mask"]]
+    towards = dict(front=z[:, :1], back=-z[:, 1:])
+    return {side: torch.cat([normals_of_depth(depth)*mask, mask], 1) for side, depth in towards.items()}
+
 # %% ../../nbs/nets/model.ipynb #b6db60f9
 @patch
 def _autocast(self: Reconstructor, like: Tensor):
@@ -182,10 +201,24 @@ def _autocast(self: Reconstructor, like: Tensor):
 @patch
 def predict_normals(
     self: Reconstructor,
-    images: Tensor,  # (B,3,H,W) in [-1,1], of the front or of the back
-) -> Tensor:         # (B,3,H,W) towards the image's own camera; multiply by the mask before use
+    images: Tensor,       # (B,3,H,W) in [-1,1], of the front or of the back
+    body: Tensor = None,  # (B,4,H,W) of `body_normal_maps`, for a model with `body_normal_input`
+) -> Tensor:              # (B,3,H,W) towards the image's own camera; multiply by the mask before use
     "Predict normal maps."
-    with self._autocast(images): return self.nrm_encoder(images).to(images.dtype)
+    with self._autocast(images): return self.nrm_encoder(images, body).to(images.dtype)
+
+@patch
+def predict_both(self: Reconstructor, batch: Batch) -> dict[str, Tensor]:
+    "Predict the normal maps (B,3,H,W) of front and back. Raise ValueError where priors are needed and missing."
+    bodies = dict.fromkeys(SIDES)
+    if self.options.body_normal_input: bodies = body_normal_maps(self.priors_of(batch))
+    return {side: self.predict_normals(batch[f"{side}_rgb_img"], bodies[side]) for side in SIDES}
+
+@patch
+def priors_of(self: Reconstructor, batch: Batch) -> Tensor | None:
+    "The batch's image-space priors. Raise ValueError where they are needed and missing."
+    if "cues" in batch or not self.needs_priors: return batch.get("cues")
+    raise ValueError("this model needs image-space priors, which datasets and prepared folders with a body have")
 
 # %% ../../nbs/nets/model.ipynb #2412caf9
 def _body_channels(priors: Tensor) -> Tensor:
@@ -199,11 +232,9 @@ def encode(
     self: Reconstructor,
     front: Tensor, back: Tensor,          # (B,3,H,W) images in [-1,1]
     front_nrm: Tensor, back_nrm: Tensor,  # (B,3,H,W) normal maps, each towards its own camera
-    priors: Tensor = None,                # (B,12,H,W) image-space priors
+    priors: Tensor = None,                # (B,12,H,W) image-space priors, where an option uses them
 ) -> Encoded:
-    "Encode images once for any number of points. Raise ValueError where priors are needed and missing."
-    if priors is None and self.needs_priors:
-        raise ValueError("this model needs image-space priors, which datasets and prepared folders with a body have")
+    "Encode images once for any number of points."
     sides = torch.cat([torch.cat([front, front_nrm], 1), torch.cat([back, back_nrm], 1)])
     if self.options.body_depth_input: sides = torch.cat([sides, _body_channels(priors)], 1)
     with self._autocast(front):
@@ -293,8 +324,7 @@ class FieldInputs:
     @cached_property
     def normal_maps(self) -> dict[str, Tensor]:
         "Predicted normal maps (B,3,H,W) of front and back, each towards its own camera, unmasked."
-        with record_function("recon: predictor"):
-            return {side: self.model.predict_normals(self.batch[f"{side}_rgb_img"]) for side in SIDES}
+        with record_function("recon: predictor"): return self.model.predict_both(self.batch)
 
     @cached_property
     def encoded(self) -> Encoded:
@@ -303,7 +333,8 @@ class FieldInputs:
         maps = self.encoder_maps if self.predict else gt_normal_maps(batch)
         with record_function("recon: encoders"):
             images = (batch[f"{side}_rgb_img"] for side in SIDES)
-            return self.model.encode(*images, maps["front"], maps["back"], batch.get("cues"))
+            encoded = self.model.encode(*images, maps["front"], maps["back"], self.model.priors_of(batch))
+            return encoded._replace(pixels=batch.get("fine_rgb"))
 
 # %% ../../nbs/nets/model.ipynb #4e1d22fb
 @patch(as_prop=True)

@@ -6,6 +6,7 @@
 __all__ = ['ResidualBlock', 'NormalPredictor']
 
 # %% ../../nbs/nets/normal.ipynb #2179b84e
+import torch
 from torch import Tensor, nn
 
 # %% ../../nbs/nets/normal.ipynb #7d4a4e22
@@ -46,11 +47,12 @@ class NormalPredictor(nn.Module):
         channels: int = 64,      # at full image size
         downsamplings: int = 4,  # each halves the image and doubles the channels
         blocks: int = 9,         # residual blocks at the coarsest size
+        sees_body: bool = False, # the body's normals and mask, (B,4,H,W), go in beside the image
     ):
         super().__init__()
         self.downsamplings = downsamplings
         widths = [channels * 2**i for i in range(downsamplings + 1)]
-        layers = [nn.ReflectionPad2d(3), *_normed(nn.Conv2d(3, channels, 7), channels)]
+        layers = [nn.ReflectionPad2d(3), *_normed(nn.Conv2d(7 if sees_body else 3, channels, 7), channels)]
         for narrow, wide in zip(widths, widths[1:]):
             layers += _normed(nn.Conv2d(narrow, wide, 3, stride=2, padding=1), wide)
         layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
@@ -59,6 +61,6 @@ class NormalPredictor(nn.Module):
         self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(channels, 3, 7), nn.Tanh())
         self.apply(_small_weights)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, body: Tensor = None) -> Tensor:
         _check_size(image, 2**self.downsamplings)
-        return self.model(image)
+        return self.model(image if body is None else torch.cat([image, body], 1))

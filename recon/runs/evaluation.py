@@ -186,11 +186,12 @@ def subjects(self: Pairs, view: int = 0) -> Subjects:
 # %% ../../nbs/runs/evaluation.ipynb #826fd531
 @patch
 @torch.no_grad()
-def predict_normals(self: Pairs, image: Tensor) -> Tensor | None: # (3,S,S) to (3,S,S)
-    "Predict the normal map of an image; None without a model."
+def predict_normals(self: Pairs, inputs: dict) -> Tensor | None:
+    "Predict the front normal map (3,S,S) of a subject's inputs; None without a model."
     if self.checkpoint is None: return None
     if not hasattr(self, "_model"): self._model = self.checkpoint.model().eval()
-    return self._model.predict_normals(image[None])[0]
+    batch = {name: value[None] for name, value in inputs.items() if isinstance(value, Tensor)}
+    return self._model.predict_both(batch)["front"][0]
 
 @patch
 def load(self: Pairs, name: str) -> Pair:
@@ -199,7 +200,7 @@ def load(self: Pairs, name: str) -> Pair:
     scan = subjects.scan(name)
     if scan is None: raise self.no_scan(name)
     inputs = subjects.inputs(name)
-    normals = self.predict_normals(inputs["front_rgb_img"])
+    normals = self.predict_normals(inputs)
     label = subjects.data.labels[name] if isinstance(subjects, DatasetSubjects) else ""
     return Pair(name, label, inputs, normals, self.results.mesh(name), scan, subjects.posed_body(name))
 

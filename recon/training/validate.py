@@ -61,12 +61,10 @@ def open_validation_subjects(options, template: BodyTemplate | None, num_samples
 @torch.no_grad()
 def predict_maps(model: Reconstructor, item: dict, mask: bool = True) -> dict[str, torch.Tensor]:
     "Predict normal maps (3,H,W) of front and back, each towards its own camera; with `mask`, zero outside the mask."
-    maps = {}
-    for side in SIDES:
-        image = item[f"{side}_rgb_img"][None].to(model.device)
-        maps[side] = model.predict_normals(image)[0].cpu()
-        if mask: maps[side] = maps[side] * item[f"{side}_mask"]
-    return maps
+    needed = [f"{side}_rgb_img" for side in SIDES] + ["cues"]
+    batch = {name: item[name][None].to(model.device) for name in needed if name in item}
+    maps = {side: predicted[0].cpu() for side, predicted in model.predict_both(batch).items()}
+    return {side: maps[side]*item[f"{side}_mask"] for side in SIDES} if mask else maps
 
 def gt_maps(item: dict) -> dict[str, torch.Tensor] | None:
     "The item's ground-truth maps; None where it has none."
@@ -112,7 +110,8 @@ def color_error(
     return float(difference.abs().mean() * 255)
 
 # %% ../../nbs/training/validate.ipynb #7c03fd77
-def _predictor_size(options) -> tuple: return options.nrm_channels, options.nrm_downsamplings, options.nrm_blocks
+def _predictor_size(options) -> tuple:
+    return options.nrm_channels, options.nrm_downsamplings, options.nrm_blocks, options.body_normal_input
 
 def find_predictor(options, folder: Path) -> Checkpoint | None:
     "The newest stage-1 checkpoint with a predictor of this size, beside the run `folder`, then below outputs/."

@@ -100,7 +100,7 @@ def captioned_sheet(
 # %% ../../nbs/viz/dataset.ipynb #313ce2b3
 def view_sheet(data: ReconDataset, subject: str, view: int) -> np.ndarray:   # (H,W,3) in [0,1]
     "Lay out image, normals, mask and texture coordinates of a view and, below, of its back view."
-    item = data.pictures(subject, view)
+    item = data.images(subject, view)
     uv = uv_images(data, subject, view)
     images = []
     for k, side in enumerate(("front", "back")):

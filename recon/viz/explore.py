@@ -143,7 +143,7 @@ def thumbnails(self: Explorer,
     def draw():
         data = ReconDataset(self.file.value, size, 1, perspective=True)
         names = data.subjects[::-(-len(data.subjects)//limit)]
-        images = [data.pictures(name, 0)["front_rgb_img"]/2 + .5 for name in names]
+        images = [data.images(name, 0)["front_rgb_img"]/2 + .5 for name in names]
         return encode_png(captioned_sheet(images, list(names), 8))
 
     return self.image_panel("data", draw, [], 8*(size + 8), "explore-thumbnails")
