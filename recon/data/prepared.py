@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BODY_FOLDERS', 'BODY_SUFFIXES', 'IMAGE_SUFFIXES', 'BACK_FRAMES', 'MIN_BODY_INSIDE', 'MIN_MASK_COVERED',
-           'MASK_FOLDERS', 'files_of', 'find_one', 'as_tensor', 'erode_mask', 'outline', 'overlap', 'back_frame_of',
-           'check_body', 'read_posed_body', 'scene_item', 'PreparedFolder', 'write_prepared']
+           'MASK_FOLDERS', 'FINE_SIZE', 'files_of', 'find_one', 'as_tensor', 'erode_mask', 'outline', 'overlap',
+           'back_frame_of', 'check_body', 'read_posed_body', 'scene_item', 'PreparedFolder', 'write_prepared']
 
 # %% ../../nbs/data/prepared.ipynb #b1105d12
 from pathlib import Path
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..body.anny import body_from_anny_topology
-from ..body.priors import image_priors
+from ..body.priors import carry_outward, image_priors
 from .batch import composite, resize
 from .bodies import read_body_mesh
 from .images import check_alpha, pad_to_square, read_cutout, read_image
@@ -216,6 +216,16 @@ def _back(self: PreparedFolder, name: str, front: np.ndarray) -> np.ndarray:
     return np.concatenate([colors, front[..., 3:]], -1)
 
 # %% ../../nbs/data/prepared.ipynb #a1fd206c
+FINE_SIZE = 1024    # pixels of the images that colours are taken from, where the networks see smaller ones
+
+@patch
+def _fine_colors(self: PreparedFolder, sides: dict) -> Tensor:
+    "Colours (6,S,S) of front and back (H,W,4), each carried outward from what a mask drawn in as the networks' holds."
+    images = torch.stack([as_tensor(pixels, FINE_SIZE) for pixels in sides.values()])
+    drawn_in = self.erode_iter*FINE_SIZE//self.image_size
+    masks = torch.stack([erode_mask(image[3:], drawn_in) for image in images])
+    return carry_outward(images[:, :3], masks).flatten(0, 1)
+
 @patch
 def item(self: PreparedFolder, name: str) -> dict:
     "Images and body of one subject, on white; ValueError where an image is no cut-out, or the body does not lie on it."
@@ -226,6 +236,7 @@ def item(self: PreparedFolder, name: str) -> dict:
         image = as_tensor(pixels, self.image_size)
         mask = erode_mask(image[3:], self.erode_iter)
         images |= {f"{side}_rgb_img": composite(image[:3], mask, torch.ones(3)), f"{side}_mask": mask}
+    if self.image_size < FINE_SIZE: images |= dict(fine_rgb=self._fine_colors(sides))
     vertices, path = read_posed_body(self.folder, name, self.body_count)
     check_body(vertices, self.faces, images["front_mask"], path)
     return scene_item(images, vertices, self.faces)
@@ -236,8 +247,6 @@ def gt_scan(self: PreparedFolder, name: str) -> trimesh.Trimesh | None:
     "The scan to measure against; None where there is none."
     path = self.folder/"scans"/f"{name}.ply"
     return trimesh.load(path, process=False) if path.exists() else None
-
-PreparedFolder.truth = PreparedFolder.gt_scan     # its earlier name
 
 # %% ../../nbs/data/prepared.ipynb #ffa51f4c
 def _write_cutout(path: Path, image: Tensor, mask: Tensor):

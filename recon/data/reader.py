@@ -363,8 +363,6 @@ def points(self: ReconDataset, subject: str, rows: slice = slice(None)) -> dict:
     "A subject's points and their targets in the subject's own frame, by any codec."
     return get_points(self.open_subject(subject), rows)
 
-ReconDataset.pictures = ReconDataset.images     # its earlier name
-
 # %% ../../nbs/data/reader.ipynb #21acb704
 class _RawDataset(Dataset):
     "A dataset's raw items, by index, or by epoch and index."

@@ -26,10 +26,11 @@ from .hourglass import Hourglass
 from .mlp import ACTIVATIONS, LAYER_TYPES, Embedding, FieldMLP
 from .normal import NormalPredictor
 
-# %% ../../nbs/nets/model.ipynb #406d2a09
+# %% ../../nbs/nets/model.ipynb #a28513c8
 Activation = Literal[tuple(ACTIVATIONS)]
 LayerType = Literal[tuple(LAYER_TYPES)]
 
+# %% ../../nbs/nets/model.ipynb #406d2a09
 @dataclass
 class ModelOptions:
     "Sizes and parts of the model."

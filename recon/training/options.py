@@ -18,7 +18,7 @@ from ..nets.model import ModelOptions
 class RunOptions:
     "Where a run lies, how long it goes on, when it saves and logs."
     config: str = ""               # YAML file; options given beside it win
-    preset: str = "auto"           # demo (CPU, minutes), small (one GPU), paper; auto: small with a GPU, else demo
+    preset: str = "auto"           # demo (CPU, minutes), laptop (an hour), small (one GPU), paper; auto: small or demo
     save_root: str = "outputs"     # runs are folders in it
     exp_name: str = ""             # folder of the run; empty: named after the stage
     resume: str = "auto"           # checkpoint or run: of an earlier stage, its weights; of this one, go on. "": none
