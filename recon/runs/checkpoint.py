@@ -132,12 +132,20 @@ def model(self: Checkpoint) -> Reconstructor:
     "Read the model, in its own sizes; ValueError where they are not those of its weights."
     weights = self.weights()
     try:
+        _check_counts(self.options, len(weights))
         with torch.device("meta"): sizes = Reconstructor(self.options).state_dict()     # takes no memory
         _compare_sizes(sizes, weights)
         model = Reconstructor(self.options)
         model.load_state_dict(weights)
     except Exception as error: raise damaged(self.folder/METADATA, error) from error
     return model
+
+_COUNTS = ("nrm_downsamplings", "nrm_blocks", "num_layers", "rgb_num_layers", "shape_freq", "color_freq")
+
+def _check_counts(options: ModelOptions, tensors: int):
+    "Raise ValueError for more layers than a file of so many tensors can hold."
+    many = [name for name in _COUNTS if not getattr(options, name) <= tensors + 64]
+    if many: raise ValueError(f"{many[0]} is {getattr(options, many[0])}; its file has {tensors} tensors")
 
 def _compare_sizes(expected: dict, found: dict):
     "Raise ValueError where tensors lack, are too many, or differ in shape."
@@ -168,7 +176,7 @@ def _readable(folders) -> list[Checkpoint]:
     found = []
     for folder in folders:
         try: found.append(Checkpoint(folder, parse_metadata((folder/METADATA).read_bytes())))
-        except (OSError, ValueError, KeyError): continue
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError): continue
     return found
 
 # %% ../../nbs/runs/checkpoint.ipynb #84be450d
