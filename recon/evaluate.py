@@ -22,7 +22,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tqdm import tqdm
-from .config import Config, is_script, run_script
+from typing import Annotated, Literal
+from annotated_types import Ge, Le
+from .config import Config, NonNegativeInt, is_script, run_script
 from .files import atomic_write, resolve_path
 
 # %% ../nbs/06_evaluate.ipynb #b95fdbbe
@@ -33,15 +35,18 @@ class Evaluate(Config):
     results: str = "outputs/05_reconstruct"   # folder of meshes, NAME.glb
     data_root: str = "data/people.h5"         # dataset with the scans
     model: str = "auto"                       # whose predicted normals are measured (run, .pth); auto: the meshes' own
-    protocol: str = "rigid"                   # rigid, sith (the original's), or exact (point to triangle, by parts)
+    protocol: Literal["rigid", "sith", "exact"] = "rigid" # ours, the original's, or point to triangle, by parts
     align: bool = True                        # first bring each mesh onto its scan as the protocol does
-    seed: int = 0                             # of alignment and samples
+    seed: NonNegativeInt = 0                  # of alignment and samples
     images: bool = False                      # compare renders from four sides too: normals, colours
-    render_size: int = 512                    # pixels along a side of these
+    render_size: Annotated[int, Ge(16), Le(8192)] = 512 # pixels along a side of these
     lpips: str = ""                           # TorchScript file of an LPIPS network: images, and their LPIPS
     kid: str = ""                             # TorchScript file of a feature network: images, and their KID
     scans: str = ""                           # folder of scans: measure these pairs alone, without dataset and model
     unit: str = ""                            # of the meshes in that folder, such as m; the card says it
+    normals: Literal["unknown", "true", "predicted"] = "unknown"       # that these were made from; the card says it
+    body: Literal["unknown", "true", "fitted"] = "unknown"             # the same of the body
+    back_view: Literal["unknown", "true", "hallucinated"] = "unknown"  # and of the back view
     published: bool = False                   # published numbers below one's own, where measured in the same way
     save: str = "outputs/metrics.json"        # numbers; tables (.csv, .tex) and the picture lie beside them
 
@@ -90,7 +95,8 @@ def measure_folders(cfg: Evaluate) -> dict:
     from recon.runs import evaluation as runs
     evaluator = make_evaluator(cfg)
     pairs = runs.pair_folders(cfg.results, cfg.scans)
-    card = evaluator.card(cfg.unit or "the meshes' own", Inputs(), 0, results=cfg.results, scans=cfg.scans)
+    inputs = Inputs(cfg.normals, cfg.body, cfg.back_view)
+    card = evaluator.card(cfg.unit or "the meshes' own", inputs, 0, results=cfg.results, scans=cfg.scans)
     check_card(cfg, card)
     def measure(name: str) -> dict: return runs.measure_files(evaluator, *pairs[name])
     rows, failed = runs.measure_each(tqdm(pairs, desc="evaluate", unit="pair"), measure)

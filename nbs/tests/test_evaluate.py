@@ -61,17 +61,39 @@ def test_tables_lie_beside_the_numbers_with_their_card(folders, tmp_path):
 
 def test_published_numbers_stand_only_beside_their_like(folders, capsys):
     from recon.evaluate import cli
-    cli([*folders, "--protocol", "sith", "--unit", "m", "--published"])
+    inputs = ["--normals", "predicted", "--body", "fitted", "--back_view", "hallucinated"]
+    alike = ["--protocol", "sith", "--unit", "m", *inputs]
+    cli([*folders, *alike, "--published"])
     assert "SiTH (published, 60 CustomHumans scans) | 18.71 |" in capsys.readouterr().out
     unlike = {
-        "unit is the meshes' own": ["--protocol", "sith"],
-        "protocol is exact": ["--unit", "m", "--protocol", "exact"],
-        "alignment is samples, theirs vertices": ["--unit", "m"],
-        "alignment is none": ["--unit", "m", "--protocol", "sith", "--no-align"],
+        "unit is the meshes' own": ["--protocol", "sith", *inputs],
+        "protocol is exact": ["--unit", "m", "--protocol", "exact", *inputs],
+        "alignment is samples, theirs vertices": ["--unit", "m", *inputs],
+        "alignment is none": [*alike, "--no-align"],
+        "normals is unknown, theirs predicted; body is unknown": ["--protocol", "sith", "--unit", "m"],
+        "back_view is unknown, theirs hallucinated": alike[:-2],
+        "body is true, theirs fitted": [*alike, "--body", "true"],
     }
     for reason, options in unlike.items():
         with pytest.raises(SystemExit): cli([*folders, "--published", *options])
         assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option,value,allowed",
+    [
+        ("protocol", "sit", "one of rigid, sith, exact; the nearest is 'sith'"),
+        ("seed", -1, "int at least 0"),
+        ("render_size", 0, "int at least 16 and at most 8192"),
+        ("render_size", 10**9, "at most 8192"),
+        ("normals", "tru", "the nearest is 'true'"),
+        ("align", "maybe", "bool"),
+    ],
+)
+def test_options_outside_their_limits_are_refused(option, value, allowed):
+    "Before anything is opened."
+    from recon.evaluate import Evaluate
+    with pytest.raises(ValueError, match=f"{option} = .*expected .*{allowed}"): Evaluate.resolve({option: value})
 
 
 @pytest.mark.parametrize("what", ["lpips", "kid"])
