@@ -9,7 +9,7 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo results test fuzz photo bench bench-mesh profile sheet back lab doctor clean
+.PHONY: help demo results test fuzz photo bench bench-mesh profile sheet back weights lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
@@ -22,6 +22,7 @@ help:
 	@echo "make profile    where the time of a training step goes, on the data set of the demo"
 	@echo "make sheet      the first 48 procedural people on one picture, nbs/people_sheet.jpg"
 	@echo "make back       train the network that paints backs, on the data set of the demo: about 12 minutes"
+	@echo "make weights    train the weights of data/models/recon again: about an hour, in legs of any length"
 	@echo "make lab        open JupyterLab on the data explorer"
 	@echo "make doctor     what this machine has, and what is missing"
 	@echo "make clean      remove the environment and caches; data/ and outputs/ stay"
@@ -56,6 +57,9 @@ sheet: $(READY)
 
 back: $(READY)
 	@$(BIN)/papermill --cwd . nbs/02_train_hallucinate.ipynb outputs/02_train_hallucinate.ipynb
+
+weights: $(READY)
+	@$(BIN)/python -m recon.tools.weights
 
 lab: $(READY)
 	@$(BIN)/jupyter lab nbs/explore_data.ipynb

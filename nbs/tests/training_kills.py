@@ -21,7 +21,7 @@ from recon.runs.run import Run
 from recon.testing import make_balls, tiny_trainer
 from recon.runs.checkpoint import find_checkpoint, list_checkpoints
 
-STEPS, PLACES = 40, ("save_file", "_digest", "_to_disk")  # before, amid and after the writing of a checkpoint's files
+STEPS, PLACES = 40, ("save_file", "sha256_of", "_to_disk")  # before, amid and after the writing of a checkpoint's files
 
 
 def training(data: Path, folder: Path, **options):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METADATA', 'SHIPPED', 'NON_TRAINING_OPTIONS', 'OLD_DEFAULTS', 'DataRecord', 'Metadata', 'checksummed',
-           'parse_metadata', 'Checkpoint', 'list_checkpoints', 'checkpoints_below', 'is_intact', 'damaged',
+           'parse_metadata', 'Checkpoint', 'sha256_of', 'list_checkpoints', 'checkpoints_below', 'is_intact', 'damaged',
            'code_version', 'differs', 'random_state', 'set_random_state', 'best', 'best_checkpoint', 'mark_best',
            'prune', 'save_checkpoint', 'find_checkpoint', 'newest_model', 'choose_checkpoint', 'load_weights',
            'changed_options', 'resume_warnings', 'resumed_state', 'archive_later']
@@ -97,13 +97,13 @@ class Checkpoint:
     def config(self) -> dict: return self.metadata["config"]    # the stage's options, by the names of their time
 
 # %% ../../nbs/runs/checkpoint.ipynb #409f1f86
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     "SHA-256 of a file."
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
 def _compare(path: Path, expected: str):
     "Raise ValueError for a file that is not what was written."
-    found = _digest(path)
+    found = sha256_of(path)
     if found != expected: raise ValueError(f"its checksum is {found[:8]}..., expected {expected[:8]}...")
 
 @patch
@@ -308,7 +308,7 @@ def _write(partial: Path, model: Reconstructor, state: dict, metadata: Metadata)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     save_file(weights, partial/"model.safetensors")
     torch.save(state, partial/"state.pt")
-    digests = {path.name: _digest(path) for path in sorted(partial.iterdir())}
+    digests = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
     (partial/METADATA).write_text(checksummed(metadata | dict(files=digests)))
     _to_disk(partial)
 

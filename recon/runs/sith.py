@@ -19,6 +19,7 @@ from ..nets.mlp import FieldMLP
 from ..nets.model import ModelOptions, Reconstructor
 from ..nets.normal import NormalPredictor
 from .checkpoint import Checkpoint, choose_checkpoint, find_checkpoint
+from .pretrained import from_pretrained, is_on_hub
 
 # %% ../../nbs/runs/sith.ipynb #6f7191f4
 PUBLISHED_NETWORKS = dict(      # each network, in its published size
@@ -183,4 +184,5 @@ def choose_model(
 ) -> tuple[Checkpoint | SithCheckpoint, str]:
     "Find a trained model, and say which it is. FileNotFoundError: none there; ValueError: damaged."
     if str(path).endswith(".pth"): return SithCheckpoint.read(path), "a SiTH checkpoint"
+    if is_on_hub(path): return from_pretrained(path), "downloaded from the hub"
     return choose_checkpoint(path)
