@@ -9,7 +9,7 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo results test fuzz photo bench bench-mesh profile sheet back weights lab doctor clean
+.PHONY: help demo results test fuzz photo app bench bench-mesh profile sheet back weights lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
@@ -17,6 +17,7 @@ help:
 	@echo "make test       run every test"
 	@echo "make fuzz       read 10,000 damaged files of every format, each within limits of time and memory: minutes"
 	@echo "make photo      what photos need: MediaPipe's networks (53 MB, once) and their runner"
+	@echo "make app        the workbench for one photo as a page in the browser, on this machine only"
 	@echo "make bench      what distances, views, a subject and reading cost on this machine, other libraries beside them"
 	@echo "make bench-mesh what surfaces, textures and their numbers cost, with the newest model"
 	@echo "make profile    where the time of a training step goes, on the data set of the demo"
@@ -42,6 +43,10 @@ fuzz: $(READY)
 photo: $(READY)
 	@$(PIP) -c $(PINS) -e '.[photo]' || $(PIP) -e '.[photo]'
 	@$(BIN)/python -m recon.photo.weights
+
+app: $(READY)
+	@$(BIN)/python -c 'import voila' 2>/dev/null || $(PIP) -c $(PINS) -e '.[app]' || $(PIP) -e '.[app]'
+	@$(BIN)/python -m recon.app.serve $(OPTIONS)
 
 bench: $(READY)
 	@$(BIN)/python -m recon.tools.bench
