@@ -23,7 +23,6 @@ from recon.photo.weights import has_networks
 needs_networks = pytest.mark.skipif(not has_networks(), reason="`make photo` brings the networks")
 SHARED = ROOT.parent/"shared"/"photos"/"010.png"
 PHOTO = SHARED if SHARED.exists() else ROOT/"data"/"examples"/"images"/"casual.png"
-HARMLESS = ("favicon", "require.js")     # what Voilà's own page complains about
 
 
 def start(*options, folder):
@@ -59,6 +58,8 @@ def page(app):
         page = browser.new_page(viewport={"width": 1300, "height": 1500}, accept_downloads=True)
         page.set_default_timeout(120*SECONDS)
         page.wrong = []
+        page.fetched = []
+        page.on("request", lambda request: page.fetched.append(request.url))
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
         page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
         page.goto(app[1])
@@ -101,4 +102,6 @@ def test_a_photo_becomes_a_mesh_that_turns_and_downloads(app, page, tmp_path):
     mesh = trimesh.load_mesh(tmp_path/"mesh.glb", process=False)
     assert len(mesh.faces) > 10_000 and "_ORIGIN" in mesh.vertex_attributes
     assert (tmp_path/"mesh.glb").read_bytes() == (folder/"Ann-Bo"/"meshes"/"Ann-Bo.glb").read_bytes()
-    assert not [text for text in page.wrong if not any(word in text for word in HARMLESS)]
+    assert not page.wrong
+    ours = (app[1].split("?")[0], "data:", "blob:")
+    assert not [url for url in page.fetched if not url.startswith(ours)], "nobody else hears of a visit"

@@ -6,7 +6,7 @@
 __all__ = ['DROP_JS', 'DROP_CSS', 'BONES', 'NODES_JS', 'DRAW_JS', 'MOVE_JS', 'MARKS_JS', 'POINTS_JS', 'POINTS_CSS', 'STRIP_JS',
            'STRIP_CSS', 'DOWNLOAD_JS', 'PhotoDrop', 'data_uri', 'KeypointPicture', 'PictureStrip', 'Download']
 
-# %% ../../nbs/app/controls.ipynb #02289e56
+# %% ../../nbs/app/controls.ipynb #ffc7536e
 import base64
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ from .upload import MAX_BYTES
 from ..files import format_bytes
 from ..viz.images import encode_jpeg
 
-# %% ../../nbs/app/controls.ipynb #ea66600e
+# %% ../../nbs/app/controls.ipynb #c523aee3
 DROP_JS = """
 function render({model, el}) {
     el.innerHTML = `<label class="recon-drop"><span></span><input type="file" accept="image/*,.heic,.heif,.avif"></label>
@@ -47,7 +47,7 @@ function render({model, el}) {
 export default {render};
 """.replace("PIECE", "1000000")
 
-# %% ../../nbs/app/controls.ipynb #afd88b8d
+# %% ../../nbs/app/controls.ipynb #9ce7e9bd
 DROP_CSS = """
 .recon-drop { display: block; border: 2px dashed #777; border-radius: 6px; padding: 14px; text-align: center; }
 .recon-drop:focus-within, .recon-over { border-color: #0072b2; outline: 2px solid #0072b2; }
@@ -55,7 +55,7 @@ DROP_CSS = """
 .recon-said { min-height: 1.3em; }
 """
 
-# %% ../../nbs/app/controls.ipynb #fbe352ac
+# %% ../../nbs/app/controls.ipynb #0e3a12c8
 class PhotoDrop(anywidget.AnyWidget):
     "A place to drop a file, or to choose one; calls `receive(name, data)`, and `refuse(name, size)` beyond the limit."
     _esm = DROP_JS
@@ -98,7 +98,7 @@ class PhotoDrop(anywidget.AnyWidget):
         self.name, self.pieces = None, []
         self.refuse(name, size)
 
-# %% ../../nbs/app/controls.ipynb #2e22e318
+# %% ../../nbs/app/controls.ipynb #85074fdf
 # Pairs of the 23 keypoints that a line joins.
 BONES = [
     (5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (11, 12), (5, 11), (6, 12), (11, 13), (13, 15), (12, 14), (14, 16), (0, 1),
@@ -116,7 +116,7 @@ const side = name => name.startsWith("left") ? LEFT : name.startsWith("right") ?
 const STEPS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 """
 
-# %% ../../nbs/app/controls.ipynb #fa4ec196
+# %% ../../nbs/app/controls.ipynb #3afb8c34
 # Draw lines and marks where the model has its points; `view` holds the nodes.
 DRAW_JS = """
 function draw(model, view) {
@@ -143,7 +143,7 @@ function draw(model, view) {
 }
 """
 
-# %% ../../nbs/app/controls.ipynb #fbf3a54f
+# %% ../../nbs/app/controls.ipynb #4460c156
 # Move a point by pointer and keyboard; the kernel hears of it when the pointer is let go.
 MOVE_JS = """
 function moveTo(model, view, name, x, y) {
@@ -170,7 +170,7 @@ function press(model, view, name, event) {
 }
 """
 
-# %% ../../nbs/app/controls.ipynb #fd35857c
+# %% ../../nbs/app/controls.ipynb #1951411c
 MARKS_JS = """
 function addMark(model, view, name) {
     const mark = put(view.marks, "g", {"data-name": name, tabindex: 0, role: "slider"});
@@ -200,7 +200,7 @@ export default {render};
 """
 POINTS_JS = NODES_JS + DRAW_JS + MOVE_JS + MARKS_JS
 
-# %% ../../nbs/app/controls.ipynb #768eda0a
+# %% ../../nbs/app/controls.ipynb #04bf381e
 POINTS_CSS = """
 .recon-points { width: 100%; max-width: 560px; border: 1px solid #ccc; touch-action: none; display: block; }
 .recon-points [data-name] { cursor: move; }
@@ -209,7 +209,7 @@ POINTS_CSS = """
 .recon-points [data-name]:focus > * { stroke: #000; stroke-width: 5; }
 """
 
-# %% ../../nbs/app/controls.ipynb #fc22af9e
+# %% ../../nbs/app/controls.ipynb #18562b38
 def data_uri(
     image,          # as `encode_jpeg` takes it
 ) -> str:
@@ -229,7 +229,7 @@ class KeypointPicture(anywidget.AnyWidget):
         super().__init__(**options)
         self.observe(lambda change: move(*change["new"]), "moved")
 
-# %% ../../nbs/app/controls.ipynb #b27618e1
+# %% ../../nbs/app/controls.ipynb #c61e0a04
 STRIP_JS = """
 function render({model, el}) {
     function draw() {
@@ -253,7 +253,7 @@ function render({model, el}) {
 export default {render};
 """
 
-# %% ../../nbs/app/controls.ipynb #4817dd87
+# %% ../../nbs/app/controls.ipynb #8bf2992f
 STRIP_CSS = """
 .recon-choice { margin: 0 8px 8px 0; padding: 4px; background: #fff; border: 2px solid #bbb; border-radius: 4px; }
 .recon-choice[aria-pressed=true] { border-color: #0072b2; box-shadow: 0 0 0 2px #0072b2; }
@@ -272,12 +272,13 @@ class PictureStrip(anywidget.AnyWidget):
         super().__init__(**options)
         self.observe(lambda change: choose(change["new"]), "chosen")
 
-# %% ../../nbs/app/controls.ipynb #4821649e
+# %% ../../nbs/app/controls.ipynb #c08180b4
 DOWNLOAD_JS = """
 function render({model, el}) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "jupyter-button widget-button";
+    button.style.width = "max-content";
     const draw = () => { button.textContent = model.get("text"); button.disabled = model.get("disabled"); };
     for (const name of ["text", "disabled"]) model.on(`change:${name}`, draw);
     draw();
@@ -294,7 +295,7 @@ function render({model, el}) {
 export default {render};
 """
 
-# %% ../../nbs/app/controls.ipynb #30e7773e
+# %% ../../nbs/app/controls.ipynb #4c86b6af
 class Download(anywidget.AnyWidget):
     "A button that sends the file which `find` returns; nothing where it returns None."
     _esm = DOWNLOAD_JS
