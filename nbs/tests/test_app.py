@@ -2,24 +2,25 @@
 
 `python -m recon.app.serve` runs as a user starts it, with a folder of photos of its own."""
 import io
+import json
 import os
-import re
+import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
-from browser import FLAGS, SECONDS, chromium, pixels
+from browser import FLAGS, SECONDS, TOKEN, chromium, pixels
 from conftest import ROOT
 from PIL import Image
 
 from recon.photo.weights import has_networks
 
+SCREENSHOTS = os.environ.get("RECON_SCREENSHOTS")     # a folder for pictures to look at
 needs_networks = pytest.mark.skipif(not has_networks(), reason="`make photo` brings the networks")
 SHARED = ROOT.parent/"shared"/"photos"/"010.png"
 PHOTO = SHARED if SHARED.exists() else ROOT/"data"/"examples"/"images"/"casual.png"
@@ -92,7 +93,7 @@ def test_a_photo_becomes_a_mesh_that_turns_and_downloads(app, page, tmp_path):
     canvas = page.wait_for_selector("canvas")
     page.wait_for_timeout(3*SECONDS)
     shown = pixels(canvas)
-    page.screenshot(path=os.environ.get("RECON_SCREENSHOT", str(tmp_path/"app.png")), full_page=True)
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/mesh.png")
     assert (np.abs(shown - shown[0, 0]).max(-1) > 20).mean() > .02, "no mesh is drawn"
     page.get_by_role("button", name="back", exact=True).click()
     page.wait_for_timeout(2*SECONDS)
@@ -105,3 +106,124 @@ def test_a_photo_becomes_a_mesh_that_turns_and_downloads(app, page, tmp_path):
     assert not page.wrong
     ours = (app[1].split("?")[0], "data:", "blob:")
     assert not [url for url in page.fetched if not url.startswith(ours)], "nobody else hears of a visit"
+
+
+def open_page(browser, address):
+    page = browser.new_page(viewport={"width": 1300, "height": 1500})
+    page.set_default_timeout(120*SECONDS)
+    page.goto(address)
+    page.wait_for_selector(".recon-drop input")
+    return page
+
+
+@needs_networks
+def test_what_a_person_corrects_is_fitted_saved_and_opened_again(app, page):
+    "By keyboard, by mouse and by the controls; after the test above, whose photo it opens."
+    folder, _ = app
+    page.get_by_label("open").select_option("Ann-Bo")
+    wait_for_text(page, "opening Ann-Bo: done")
+    before = json.loads((folder/"Ann-Bo"/"fit"/"Ann-Bo.json").read_text())["parameters"]["angles"]
+    mark = page.locator("[data-name=left_wrist]")
+    mark.focus()
+    for _ in range(3): page.keyboard.press("Shift+ArrowUp")
+    wait_for_text(page, "left wrist moved")
+    box = page.locator("[data-name=right_knee]").bounding_box()
+    middle = box["x"] + box["width"]/2, box["y"] + box["height"]/2
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] - 12, middle[1], steps=4)
+    page.mouse.up()
+    wait_for_text(page, "right knee moved")
+    page.get_by_label("left arm").select_option("in front")
+    page.get_by_role("button", name="fit again", exact=True).click()
+    wait_for_text(page, "fitting again: done")
+    state = json.loads((folder/"Ann-Bo"/"work.json").read_text())
+    assert state["moved"] == ["left_wrist", "right_knee"] and state["front"] == {"left_arm": True}
+    after = json.loads((folder/"Ann-Bo"/"fit"/"Ann-Bo.json").read_text())["parameters"]["angles"]
+    assert after != before
+    assert "made before the last change" in page.inner_text("body"), "the mesh is of the fit before"
+    page.get_by_role("button", name="the front, mirrored").click()
+    wait_for_text(page, "another back view is used")
+    page.reload()
+    page.wait_for_selector(".recon-drop input")
+    page.get_by_label("open").select_option("Ann-Bo")
+    wait_for_text(page, "opening Ann-Bo: done")
+    assert page.get_by_label("left arm").input_value() == "in front"
+    assert page.get_by_role("button", name="the front, mirrored").get_attribute("aria-pressed") == "true"
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/corrected.png")
+    assert not page.wrong
+
+
+def test_bad_uploads_are_refused_in_plain_words(app, page, tmp_path):
+    folder, _ = app
+    before = {path.name for path in folder.iterdir()}
+    upload(page, "letter.jpg", b"Dear Ann, ...")
+    wait_for_text(page, "letter.jpg is not a picture that can be read")
+    upload(page, "wall.png", picture("PNG", "1", (10_000, 10_000)))
+    wait_for_text(page, "100 megapixels; at most 60 are taken")
+    with (tmp_path/"film.jpg").open("wb") as film: film.truncate(200_000_000)
+    page.set_input_files(".recon-drop input", tmp_path/"film.jpg")
+    wait_for_text(page, "film.jpg has 200 MB; at most 40 MB are taken")
+    if has_networks():
+        upload(page, "sky.png", picture("PNG", "RGB", (400, 500)))
+        wait_for_text(page, "nobody was found")
+    assert {path.name for path in folder.iterdir() if path.name != ".queue"} == before - {".queue"}, "nothing stays"
+    assert not page.wrong
+
+
+@needs_networks
+def test_two_at_once_take_turns_and_a_page_closed_in_mid_run_holds_nobody_up(app, page):
+    folder, address = app
+    second, third = open_page(page.context.browser, address), open_page(page.context.browser, address)
+    for each in (page, second, third): each.get_by_label("go on to the mesh by itself").uncheck()
+    upload(page, "first.png", PHOTO.read_bytes())
+    wait_for_text(page, "cutting the person out")
+    upload(second, "second.png", PHOTO.read_bytes())
+    upload(third, "third.png", PHOTO.read_bytes())
+    wait_for_text(third, "before this one")
+    page.close()
+    for each in (second, third): wait_for_text(each, "fitting a body: done")
+    third.reload()
+    third.wait_for_selector(".recon-drop input")
+    third.get_by_label("open").select_option("first")      # its photo was not lost
+    wait_for_text(third, "opening first: done")
+    assert (folder/"first"/"body"/"first.ply").exists()
+
+
+def test_nobody_gets_in_without_the_token(app):
+    address = app[1].split("?")[0]
+    for call in ("api/kernels", "voila/kernels", ""):
+        try: answer = urllib.request.urlopen(address + call, timeout=20)
+        except urllib.error.HTTPError as refused: assert refused.code in (403, 404)
+        else: assert "login" in answer.url, f"{call} answers without the token"
+
+
+def test_it_listens_on_this_machine_only_unless_that_is_asked_for(tmp_path, capsys):
+    from recon.app.serve import App, check_host
+
+    server = start("--host", "0.0.0.0", folder=tmp_path)
+    assert server.wait(120) == 1
+    said = (tmp_path/"log").read_text()
+    assert "can be reached by other machines" in said and "beyond_loopback" in said
+    check_host(App(host="0.0.0.0", beyond_loopback=True))
+    assert "warning: 0.0.0.0 can be reached by other machines" in capsys.readouterr().err
+
+
+def test_it_is_the_same_notebook_in_jupyterlab(project, lab, tmp_path):
+    from browser import open_notebook, ours, run_until
+    from playwright.sync_api import sync_playwright
+
+    shutil.copy(ROOT/"nbs"/"photo.ipynb", project/"nbs")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.wrong = []
+        page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
+        page.goto(f"{lab.removesuffix('lab')}api/status?token={TOKEN}")
+        open_notebook(page, lab, "nbs/photo.ipynb")
+        run_until(page, ".recon-drop input")
+        upload(page, "letter.jpg", b"Dear Ann, ...")
+        wait_for_text(page, "letter.jpg is not a picture that can be read")
+        assert not ours(page.wrong)
+        page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
+        browser.close()

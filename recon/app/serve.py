@@ -6,7 +6,7 @@
 __all__ = ['WARNING', 'TEMPLATE', 'App', 'is_loopback', 'check_host', 'write_template', 'command', 'environment', 'free_port',
            'answers', 'wait_for', 'main', 'serve', 'stop', 'cli', 'open_bench']
 
-# %% ../../nbs/app/serve.ipynb #a56d9170
+# %% ../../nbs/app/serve.ipynb #ae30d289
 import ipaddress
 import os
 import secrets
@@ -24,7 +24,7 @@ from pathlib import Path
 from ..config import Config, NonNegativeFloat, NonNegativeInt, is_script, run_script
 from ..files import resolve_path, root
 
-# %% ../../nbs/app/serve.ipynb #b3aac815
+# %% ../../nbs/app/serve.ipynb #70cf2168
 @dataclass
 class App(Config):
     "Serve the workbench for one photo as a web page."
@@ -36,7 +36,7 @@ class App(Config):
     keep_hours: NonNegativeFloat = 24.      # photos and meshes are removed this long after the last change; 0: never
     max_idle: NonNegativeInt = 3600         # seconds after which a page that does nothing loses its kernel
 
-# %% ../../nbs/app/serve.ipynb #35d17264
+# %% ../../nbs/app/serve.ipynb #e1d5722a
 def is_loopback(host: str) -> bool:
     "Return whether an address can be reached from this machine only."
     if host == "localhost": return True
@@ -55,13 +55,16 @@ def check_host(cfg: App):
                          "give beyond_loopback, too")
     print(WARNING.format(host=cfg.host or "an empty host", port=cfg.port), file=sys.stderr)
 
-# %% ../../nbs/app/serve.ipynb #ad6c03da
+# %% ../../nbs/app/serve.ipynb #3083c0c0
 TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {% import "spinner.macro.html.j2" as spinner %}
 {%- block notebook_css -%}
 {% if frontend == "voila" %}{{ resources.include_js("static/voila-style.js") }}{% endif %}
 {{ spinner.css() }}
-<style>.jp-mod-noOutputs.jp-mod-noInput { display: none; } #rendered_cells > div { max-width: 1250px; margin: auto; }</style>
+<style>
+.jp-mod-noOutputs.jp-mod-noInput { display: none; }
+#rendered_cells > div { max-width: 1250px; margin: auto; }
+</style>
 {{ super.super() }}
 {%- endblock notebook_css -%}
 """
@@ -73,18 +76,19 @@ def write_template(folder: Path):
     (place/"conf.json").write_text('{"base_template": "lab"}')
     (place/"index.html.j2").write_text(TEMPLATE)
 
-# %% ../../nbs/app/serve.ipynb #0c24059f
+# %% ../../nbs/app/serve.ipynb #b198b52e
 def command(cfg: App, port: int) -> list[str]:
     "Return the command that serves the notebook."
-    options = ["--template=recon", f"--Voila.ip={cfg.host}", f"--port={port}", "--no-browser", "--Voila.auto_token=True",
-               "--Voila.port_retries=0", "--VoilaConfiguration.show_tracebacks=False",
+    options = ["--template=recon", f"--Voila.ip={cfg.host}", f"--port={port}", "--no-browser",
+               "--Voila.auto_token=True", "--Voila.port_retries=0", "--VoilaConfiguration.show_tracebacks=False",
                f"--MappingKernelManager.cull_idle_timeout={cfg.max_idle}", "--MappingKernelManager.cull_interval=60"]
     return [sys.executable, "-m", "voila", str(root()/"nbs"/"photo.ipynb"), *options]
 
 def environment(cfg: App, token: str, templates: Path) -> dict[str, str]:
     "Return the environment of the server and of its kernels."
     places = os.pathsep.join(filter(None, [str(templates), os.environ.get("JUPYTER_PATH")]))
-    return os.environ | dict(JUPYTER_TOKEN=token, JUPYTER_PATH=places, RECON_PHOTOS=str(resolve_path(cfg.save_root).resolve()),
+    photos = resolve_path(cfg.save_root).resolve()
+    return os.environ | dict(JUPYTER_TOKEN=token, JUPYTER_PATH=places, RECON_PHOTOS=str(photos),
                              RECON_KEEP_HOURS=str(cfg.keep_hours), OMP_WAIT_POLICY="PASSIVE")
 
 def free_port(cfg: App) -> int:
@@ -98,7 +102,7 @@ def free_port(cfg: App) -> int:
                              "port, or 0 for any that is free") from error
         return probe.getsockname()[1]
 
-# %% ../../nbs/app/serve.ipynb #356fc5c4
+# %% ../../nbs/app/serve.ipynb #c786039a
 def answers(address: str) -> bool:
     "Return whether a server answers, even with a refusal."
     try: urllib.request.urlopen(address, timeout=5).close()
@@ -134,7 +138,7 @@ def serve(cfg: App, token: str, port: int, templates: Path):
         server.wait()
     finally: stop(server)
 
-# %% ../../nbs/app/serve.ipynb #3f819815
+# %% ../../nbs/app/serve.ipynb #11ad2510
 def stop(server: subprocess.Popen):
     "End a server and its kernels."
     server.terminate()
@@ -145,7 +149,7 @@ def cli(argv=None): run_script(App, main, argv)
 
 if is_script(globals()): cli()
 
-# %% ../../nbs/app/serve.ipynb #0948bc00
+# %% ../../nbs/app/serve.ipynb #69110e49
 def open_bench(folder: str | Path = "outputs/photo"):
     "Return the workbench of the folder that `main` serves, else of `folder`."
     from recon.app.workbench import Workbench

@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'SIDED', 'FILES', 'State', 'Work', 'fit_options', 'start_work', 'open_work', 'open_figure', 'back_generators',
            'list_work']
 
-# %% ../../nbs/app/work.ipynb #2c81c352
+# %% ../../nbs/app/work.ipynb #6bb03238
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -32,7 +32,7 @@ from ..photo.matte import Placement
 from ..photo.preflight import preflight
 from ..photo.prepare import Figure
 
-# %% ../../nbs/app/work.ipynb #5fb18345
+# %% ../../nbs/app/work.ipynb #c2520ed1
 @dataclass
 class State:
     "What a person said of a photo and its fit; `work.json`."
@@ -62,7 +62,7 @@ class Work:
         "Write `work.json`."
         with atomic_write(self.folder/STATE) as partial: partial.write_text(json.dumps(asdict(self.state), indent=1))
 
-# %% ../../nbs/app/work.ipynb #6ffcee77
+# %% ../../nbs/app/work.ipynb #703e98f2
 def fit_options(folder: Path, state: State) -> fit_stage.Fit:
     "Return the options of 03 for a photo in its folder."
     return fit_stage.Fit(photos=str(folder/state.photo), data_root=str(folder), person=state.person, debug=True,
@@ -70,17 +70,19 @@ def fit_options(folder: Path, state: State) -> fit_stage.Fit:
 
 def start_work(photo: Path, person: str = "auto") -> Work:
     "Cut a person out of a photo in a folder of its own and fit a body; ValueError where nobody is found."
-    state = State(photo.name, person)
-    fit_stage.main(fit_options(photo.parent, state))
-    with atomic_write(photo.parent/STATE) as partial: partial.write_text(json.dumps(asdict(state), indent=1))
+    state = asdict(State(photo.name, person))
+    with atomic_write(photo.parent/STATE) as partial: partial.write_text(json.dumps(state, indent=1))
+    (photo.parent/"fit"/f"{photo.stem}.json").unlink(missing_ok=True)
     return open_work(photo.parent)
 
 def open_work(folder: Path) -> Work:
-    "Open the work that a folder holds; FileNotFoundError where there is none."
+    """Open the work that a folder holds; one that was broken off before its fit is fitted.
+    FileNotFoundError where there is none, ValueError where nobody is found."""
     folder = Path(folder)
     if not (folder/STATE).exists(): raise FileNotFoundError(f"{folder}: no {STATE}; expected a photo that was started")
     state = State(**json.loads((folder/STATE).read_text()))
     name = Path(state.photo).stem
+    if not (folder/"fit"/f"{name}.json").exists(): fit_stage.main(fit_options(folder, state))
     record = json.loads((folder/"fit"/f"{name}.json").read_text())
     return Work(folder, name, state, open_figure(folder, name, record), from_dict(record["parameters"]),
                 Score(**record["score"]))
@@ -92,14 +94,14 @@ def open_figure(folder: Path, name: str, record: dict) -> Figure:
         Placement(**record["placement"]), load_photo(folder/"photos"/f"{name}.jpg").rgb, record["notes"],
         record["people_in_photo"], record["cut_by_frame"], record["mask_given"], record["keypoints_given"])
 
-# %% ../../nbs/app/work.ipynb #4fb6ee99
+# %% ../../nbs/app/work.ipynb #2e45fa75
 @patch
 def warnings(self: Work) -> list[str]:
     "Return what to mistrust, in plain words, each with what to do about it."
     found = [str(warning) for warning in preflight(self.figure)]
     return [*self.figure.notes, *found, *self.score.warnings]
 
-# %% ../../nbs/app/work.ipynb #e77de367
+# %% ../../nbs/app/work.ipynb #f9ad35ad
 @patch
 def keypoints(self: Work) -> dict[str, list[float]]:
     "Return x, y in [0,1] of the canvas and the confidence of each keypoint of the body."
@@ -127,7 +129,7 @@ def swap_sides(self: Work, group: str):
     keypoints = self.figure.keypoints
     if group == "arms": keypoints.left_hand, keypoints.right_hand = keypoints.right_hand, keypoints.left_hand
 
-# %% ../../nbs/app/work.ipynb #533a2c5f
+# %% ../../nbs/app/work.ipynb #0c2354bf
 @patch
 def joint_angles(self: Work, joint: str) -> list[float]:
     "Return the angles of a joint, degrees: one of a hinge, three of a ball."
@@ -140,7 +142,7 @@ def turn_joint(self: Work, joint: str, degrees: list[float]):
     wanted = torch.deg2rad(torch.tensor(degrees).clamp(kind.low, kind.high))
     self.fit.best.angles[0, slices()[joint]] = wanted
 
-# %% ../../nbs/app/work.ipynb #40858cb9
+# %% ../../nbs/app/work.ipynb #a95bcc15
 @patch
 def save(self: Work):
     "Score the fit and write what 03 writes, and the state."
@@ -164,7 +166,7 @@ def fit_again(self: Work, steps: int = 60):
 PARTS = tuple(LIMB_JOINTS)     # that can be locked
 SIDED = tuple(LIMB_ENDS)       # limbs of which front or behind can be said
 
-# %% ../../nbs/app/work.ipynb #cdc88a0a
+# %% ../../nbs/app/work.ipynb #4e0c5018
 def back_generators() -> list[str]:
     "Return the generators that this machine has, the best first."
     from recon.back.generators import SMALL
@@ -191,7 +193,7 @@ def backs(self: Work) -> list[tuple[str, int]]:
     return [(generator, k) for generator in ("small", "mirror") for k in range(64)
             if self.back_files(generator).sample(k).exists()]
 
-# %% ../../nbs/app/work.ipynb #2a8c02eb
+# %% ../../nbs/app/work.ipynb #2aa3fa12
 @patch
 def choose_back(self: Work, generator: str, sample: int):
     "Let reconstruction use a sample; FileNotFoundError where it was not painted."
@@ -208,7 +210,7 @@ def back_picture(self: Work, generator: str, sample: int) -> np.ndarray:
     "Return a sample (S,S,4) uint8 as the back camera sees it."
     return read_rgba(self.back_files(generator).sample(sample))
 
-# %% ../../nbs/app/work.ipynb #3c272d82
+# %% ../../nbs/app/work.ipynb #e9d2eb9a
 # What a file needs of 05, and where it lies below the meshes' folder.
 FILES = {
     "GLB": (dict(), "{name}.glb"),
@@ -235,7 +237,7 @@ def file(self: Work, kind: str) -> Path:
     if not path.exists() or self.is_stale(): self.reconstruct(**options)
     return path
 
-# %% ../../nbs/app/work.ipynb #b7d4bcff
+# %% ../../nbs/app/work.ipynb #11641f55
 @patch
 def is_stale(self: Work) -> bool:
     "Return whether the fit or the back view is newer than the mesh, or there is no mesh."

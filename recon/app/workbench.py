@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SHAPES', 'FRONTS', 'Progress', 'fit_picture', 'crop_figure', 'body_height', 'body_age', 'Workbench']
 
-# %% ../../nbs/app/workbench.ipynb #c6a3ebdb
+# %% ../../nbs/app/workbench.ipynb #48f011c5
+import shutil
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
@@ -33,7 +34,7 @@ from ..viz.subject_page import BACKS
 from ..viz.viewer import MeshViewer
 from ..viz.widgets import Viewer, control_row, control_width
 
-# %% ../../nbs/app/workbench.ipynb #09f80217
+# %% ../../nbs/app/workbench.ipynb #db419b3c
 class Progress:
     "A file that hands on the last line written to it, at most every `pause` seconds."
     def __init__(self, show, pause: float = .2):
@@ -53,7 +54,7 @@ class Progress:
 
     def flush(self): pass
 
-# %% ../../nbs/app/workbench.ipynb #082c7a34
+# %% ../../nbs/app/workbench.ipynb #42c623b1
 def fit_picture(work: Work, body_share: float = .55, size: int = 640) -> np.ndarray:   # (S,S,3) in [0,1]
     "Return the cut-out of a photo with its fitted body over it."
     figure = over_white(cv2.resize(work.figure.image, (size, size), interpolation=cv2.INTER_AREA)/255)
@@ -80,7 +81,7 @@ def body_age(work: Work) -> float:
     years = np.arange(91)
     return float(years[np.argmin([abs(anny_age(year) - work.fit.phenotype()["age"]) for year in years])])
 
-# %% ../../nbs/app/workbench.ipynb #82913d55
+# %% ../../nbs/app/workbench.ipynb #f7e1b57c
 SHAPES = dict(height=("height (m)", .5, 2.2, .01), age=("age (years)", 0, 90, 1), weight=("weight", .02, .98, .02),
               muscle=("muscle", .02, .98, .02))
 FRONTS = {"as fitted": None, "in front": True, "behind": False}
@@ -116,7 +117,7 @@ class Workbench(Viewer):
         self.show()
         return panels
 
-# %% ../../nbs/app/workbench.ipynb #6a538eea
+# %% ../../nbs/app/workbench.ipynb #370e4e39
 @patch
 def say(self: Workbench, text: str, kind: str = "status"):
     "Show a line; `alert` is read out at once by a screen reader."
@@ -143,7 +144,7 @@ def run(self: Workbench, doing: str, step) -> bool:
     self.say(f"{doing}: done in {time.monotonic() - begun:.0f} s")
     return True
 
-# %% ../../nbs/app/workbench.ipynb #1f0c081b
+# %% ../../nbs/app/workbench.ipynb #79ef4407
 @patch
 def show_log(self: Workbench, lines: list[str]):
     "Show what a step printed, folded up."
@@ -166,7 +167,7 @@ def button(self: Workbench, text: str, action, style: str = "") -> widgets.Butto
 
 Workbench.buttons = property(lambda self: self.__dict__.setdefault("_buttons", []))
 
-# %% ../../nbs/app/workbench.ipynb #34efffa4
+# %% ../../nbs/app/workbench.ipynb #cccc74e7
 @patch
 def photo_panel(self: Workbench) -> widgets.Widget:
     "Build the place to drop a photo, the list of earlier ones, and who is meant."
@@ -199,7 +200,7 @@ def refuse(self: Workbench, name: str, size: int):
     try: check_size(name, size)
     except ValueError as error: self.say(str(error), "alert")
 
-# %% ../../nbs/app/workbench.ipynb #bfcf88bc
+# %% ../../nbs/app/workbench.ipynb #818677c1
 @patch
 def receive(self: Workbench, name: str, data: bytes):
     "Start on a photo that was dropped."
@@ -213,6 +214,7 @@ def start(self: Workbench, photo: Path, person: str = "auto"):
     def begin(): self.work = start_work(photo, person)
     self.work = None
     started = self.run("cutting the person out and fitting a body", begin)
+    if not started and not (photo.parent/"fit").exists(): shutil.rmtree(photo.parent)    # nobody was found
     self.fill_list()
     self.show()
     if started and self.automatic.value and self.paint(): self.reconstruct()
@@ -231,7 +233,7 @@ def choose_person(self: Workbench):
     if self.is_filling or not self.work: return
     self.start(self.work.folder/self.work.state.photo, self.person.value)
 
-# %% ../../nbs/app/workbench.ipynb #1469638d
+# %% ../../nbs/app/workbench.ipynb #b1b92e6c
 @patch
 def fit_controls(self: Workbench) -> list:
     "Build what can be said of a fit."
@@ -264,7 +266,7 @@ def joint_controls(self: Workbench) -> widgets.Widget:
     for slider in self.angles: slider.observe(lambda _: self.turn_joint(), "value")
     return widgets.VBox([self.joint, control_row(*self.angles)])
 
-# %% ../../nbs/app/workbench.ipynb #2cf594d2
+# %% ../../nbs/app/workbench.ipynb #584c109a
 @patch(as_prop=True)
 def fit_panel(self: Workbench) -> widgets.Widget:
     "The picture with keypoints, and what can be said beside it."
@@ -302,7 +304,7 @@ def show_said(self: Workbench):
     self.is_filling = False
     self.show_joint()
 
-# %% ../../nbs/app/workbench.ipynb #21dca88b
+# %% ../../nbs/app/workbench.ipynb #eb9d9f23
 @patch
 def show_joint(self: Workbench):
     "Set the sliders to the angles of the chosen joint."
@@ -328,7 +330,7 @@ def turn_joint(self: Workbench):
     self.work.save()
     self.show_fit()
 
-# %% ../../nbs/app/workbench.ipynb #61170397
+# %% ../../nbs/app/workbench.ipynb #de318683
 @patch
 def move(self: Workbench, name: str, x: float, y: float):
     "Take a keypoint that was moved."
@@ -366,7 +368,7 @@ def fit_again(self: Workbench):
     "Fit on from where the fit stands."
     if self.work and self.run("fitting again", self.work.fit_again): self.show()
 
-# %% ../../nbs/app/workbench.ipynb #6f3e3be2
+# %% ../../nbs/app/workbench.ipynb #6db084c1
 @patch(as_prop=True)
 def back_panel(self: Workbench) -> widgets.Widget:
     "The strip of back views."
@@ -403,7 +405,7 @@ def choose_back(self: Workbench, number: int):
     self.work.choose_back(*self.work.backs()[number])
     self.say("another back view is used; reconstruct to see it")
 
-# %% ../../nbs/app/workbench.ipynb #55db95e1
+# %% ../../nbs/app/workbench.ipynb #4ef638b8
 @patch(as_prop=True)
 def mesh_panel(self: Workbench) -> widgets.Widget:
     "Photo and mesh side by side, and the files."
@@ -432,13 +434,14 @@ def find(self: Workbench, kind: str) -> Path | None:
     if self.work: self.run(f"preparing the {kind}", lambda: found.append(self.work.file(kind)))
     return found[0] if found else None
 
-# %% ../../nbs/app/workbench.ipynb #023844b3
+# %% ../../nbs/app/workbench.ipynb #bbd7a743
 @patch
 def show_mesh(self: Workbench):
     "Show photo and mesh; nothing where there is no mesh yet."
     name = escape(self.work.name)
     source = data_uri(crop_figure(self.work, fit_picture(self.work, 0)))
-    self.photo.value = f"<img alt='{name}, cut out' style='height:480px;max-width:100%;object-fit:contain' src='{source}'>"
+    style = "height:480px;max-width:100%;object-fit:contain"
+    self.photo.value = f"<img alt='{name}, cut out' style='{style}' src='{source}'>"
     if not self.work.mesh_file.exists():
         self.viewer.children = ()
         return
