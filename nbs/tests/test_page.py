@@ -1,8 +1,13 @@
 "The page to send, opened from disk in a real browser."
+import json
+
 import numpy as np
+import pytest
 import trimesh
 from browser import FLAGS, SECONDS, chromium, pixels
+from conftest import ROOT
 
+from recon.mesh.origin import ORIGIN_COLORS
 from recon.viz.page import Page, PageMesh, write_page
 
 
@@ -44,3 +49,57 @@ def test_it_shows_the_mesh_turns_it_and_changes_its_colours_without_a_network(tm
         browser.close()
     assert not wrong
     assert not [url for url in fetched if not url.startswith(("file:", "data:", "blob:", "about:"))]
+
+
+@pytest.fixture(scope="module")
+def reconstructed(tmp_path_factory):
+    "An example person by stage 05 with the weights that come with the project."
+    from recon.reconstruct import Reconstruct, main
+
+    if not (ROOT/"data"/"models"/"recon_demo").exists(): pytest.skip("no weights in data/models")
+    folder = tmp_path_factory.mktemp("meshes")
+    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon_demo"), data_root=str(ROOT/"data"/"examples"),
+                     subject="casual", resolution=160, save_root=str(folder)))
+    return folder/"casual.html"
+
+
+def test_stage_05_writes_a_page_that_opens_from_disk(reconstructed):
+    from playwright.sync_api import sync_playwright
+
+    assert reconstructed.stat().st_size < 8e6
+    card = json.loads(reconstructed.with_suffix(".json").read_text())
+    assert "casual.html" in card["files"] and card["back"] == "given"
+    assert abs(sum(card["origin"].values()) - 1) < 1e-6 and .3 < card["origin"]["seen"] < .6
+    wrong, fetched = [], []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 1600})
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda request: fetched.append(request.url))
+        page.goto(reconstructed.as_uri())
+        page.wait_for_function("document.body.dataset.ready === 'true'", timeout=60*SECONDS)
+        text = page.inner_text("body")
+        missing = {"cut-out", "back view", "To mistrust", "seen in the photo", "stage 3", "faces"}
+        assert not [part for part in missing if part not in text]
+        frame = page.wait_for_selector("iframe")
+        shown = {}
+        for mode in ("colours", "normals", "origin"):
+            page.get_by_role("button", name=mode, exact=True).click()
+            page.wait_for_timeout(2*SECONDS)
+            shown[mode] = pixels(frame)
+        page.screenshot(path=str(reconstructed.with_suffix(".png")), full_page=True)
+        browser.close()
+    assert np.abs(shown["colours"] - shown["normals"]).mean() > 1 < np.abs(shown["origin"] - shown["normals"]).mean()
+    blue = shown["origin"][..., 2] - shown["origin"][..., 0] > 40
+    assert blue.mean() > .01, f"the front is {ORIGIN_COLORS[0]}, seen"
+    assert not wrong
+    assert not [url for url in fetched if not url.startswith(("file:", "data:", "blob:", "about:"))]
+
+
+def test_no_page_where_it_is_switched_off(reconstructed, tmp_path):
+    from recon.reconstruct import Reconstruct, main
+
+    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon_demo"), data_root=str(ROOT/"data"/"examples"),
+                     subject="casual", resolution=64, save_root=str(tmp_path), page=False))
+    assert not (tmp_path/"casual.html").exists() and (tmp_path/"casual.glb").exists()

@@ -6,10 +6,11 @@
 __all__ = ['WARNING', 'TEMPLATE', 'App', 'is_loopback', 'check_host', 'write_template', 'command', 'environment', 'free_port',
            'answers', 'wait_for', 'main', 'serve', 'stop', 'cli', 'open_bench']
 
-# %% ../../nbs/app/serve.ipynb #ae30d289
+# %% ../../nbs/app/serve.ipynb #6864498f
 import ipaddress
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 from ..config import Config, NonNegativeFloat, NonNegativeInt, is_script, run_script
 from ..files import resolve_path, root
 
-# %% ../../nbs/app/serve.ipynb #70cf2168
+# %% ../../nbs/app/serve.ipynb #12ce62ee
 @dataclass
 class App(Config):
     "Serve the workbench for one photo as a web page."
@@ -36,7 +37,7 @@ class App(Config):
     keep_hours: NonNegativeFloat = 24.      # photos and meshes are removed this long after the last change; 0: never
     max_idle: NonNegativeInt = 3600         # seconds after which a page that does nothing loses its kernel
 
-# %% ../../nbs/app/serve.ipynb #e1d5722a
+# %% ../../nbs/app/serve.ipynb #b027d2b3
 def is_loopback(host: str) -> bool:
     "Return whether an address can be reached from this machine only."
     if host == "localhost": return True
@@ -55,7 +56,7 @@ def check_host(cfg: App):
                          "give beyond_loopback, too")
     print(WARNING.format(host=cfg.host or "an empty host", port=cfg.port), file=sys.stderr)
 
-# %% ../../nbs/app/serve.ipynb #3083c0c0
+# %% ../../nbs/app/serve.ipynb #a70a3b39
 TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {% import "spinner.macro.html.j2" as spinner %}
 {%- block notebook_css -%}
@@ -76,7 +77,7 @@ def write_template(folder: Path):
     (place/"conf.json").write_text('{"base_template": "lab"}')
     (place/"index.html.j2").write_text(TEMPLATE)
 
-# %% ../../nbs/app/serve.ipynb #b198b52e
+# %% ../../nbs/app/serve.ipynb #790e246b
 def command(cfg: App, port: int) -> list[str]:
     "Return the command that serves the notebook."
     options = ["--template=recon", f"--Voila.ip={cfg.host}", f"--port={port}", "--no-browser",
@@ -102,7 +103,7 @@ def free_port(cfg: App) -> int:
                              "port, or 0 for any that is free") from error
         return probe.getsockname()[1]
 
-# %% ../../nbs/app/serve.ipynb #c786039a
+# %% ../../nbs/app/serve.ipynb #7d9b1e96
 def answers(address: str) -> bool:
     "Return whether a server answers, even with a refusal."
     try: urllib.request.urlopen(address, timeout=5).close()
@@ -126,10 +127,12 @@ def main(cfg: App):
         write_template(Path(templates))
         serve(cfg, secrets.token_urlsafe(24), free_port(cfg), Path(templates))
 
+# %% ../../nbs/app/serve.ipynb #d66c4c58
 def serve(cfg: App, token: str, port: int, templates: Path):
     "Start the server, say where it is, and wait for its end."
     host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
     server = subprocess.Popen(command(cfg, port), env=environment(cfg, token, templates), stdout=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))      # ends the server, too
     try:
         wait_for(server, f"http://{host}:{port}/")
         kept = f"removed {cfg.keep_hours:g} hours after the last change" if cfg.keep_hours else "kept"
@@ -138,7 +141,7 @@ def serve(cfg: App, token: str, port: int, templates: Path):
         server.wait()
     finally: stop(server)
 
-# %% ../../nbs/app/serve.ipynb #11ad2510
+# %% ../../nbs/app/serve.ipynb #67bc686e
 def stop(server: subprocess.Popen):
     "End a server and its kernels."
     server.terminate()
@@ -149,7 +152,7 @@ def cli(argv=None): run_script(App, main, argv)
 
 if is_script(globals()): cli()
 
-# %% ../../nbs/app/serve.ipynb #69110e49
+# %% ../../nbs/app/serve.ipynb #6465bfe3
 def open_bench(folder: str | Path = "outputs/photo"):
     "Return the workbench of the folder that `main` serves, else of `folder`."
     from recon.app.workbench import Workbench

@@ -86,6 +86,7 @@ SHAPES = dict(height=("height (m)", .5, 2.2, .01), age=("age (years)", 0, 90, 1)
               muscle=("muscle", .02, .98, .02))
 FRONTS = {"as fitted": None, "in front": True, "behind": False}
 
+# %% ../../nbs/app/workbench.ipynb #99e56e49
 class Workbench(Viewer):
     "Everything about one photo; `folder` holds one folder a photo."
     def __init__(self,
@@ -289,6 +290,7 @@ def show_fit(self: Workbench):
     items = "".join(f"<li>{escape(text)}</li>" for text in found)
     self.warnings.value = f"<b>To mistrust</b><ul>{items}</ul>" if found else "<b>Nothing to mistrust was found.</b>"
 
+# %% ../../nbs/app/workbench.ipynb #d79deca2
 @patch
 def show_said(self: Workbench):
     "Set the controls to what the state and the fit say."
@@ -363,6 +365,7 @@ def say_lock(self: Workbench, change: dict):
     "Take which parts stay."
     if not self.is_filling and self.work: self.work.state.lock = list(change["new"])
 
+# %% ../../nbs/app/workbench.ipynb #b930390e
 @patch
 def fit_again(self: Workbench):
     "Fit on from where the fit stands."
@@ -398,6 +401,7 @@ def show_backs(self: Workbench):
     self.strip.chosen = backs.index(tuple(self.work.state.back)) if tuple(self.work.state.back) in backs else -1
     self.is_filling = False
 
+# %% ../../nbs/app/workbench.ipynb #6d00268c
 @patch
 def choose_back(self: Workbench, number: int):
     "Use another back view."
