@@ -109,3 +109,28 @@ def test_names_stay_in_their_folder(tmp_path, key, name):
     wardrobe = load_wardrobe(str(tmp_path))
     assert bad in wardrobe.left_out and "leads outside its folder" in wardrobe.left_out[bad]
     assert "good" in {item.path.parent.name for item in wardrobe.items}
+
+
+WRITTEN = {
+    "lines of windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "a mark of byte order": lambda text: text.encode("utf-8-sig"),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "tabs": lambda text: text.replace(" ", "\t").encode(),
+    "capitals in names": lambda text: text.replace("flag.", "Flag.").replace(".png", ".PNG").encode(),
+    "folders of windows": lambda text: text.replace("flag.", ".\\flag.").encode(),
+    "quotes": lambda text: text.replace("flag.png", '"flag.png"').encode(),
+    "blank lines": lambda text: text.replace("\n", "\n\n").encode(),
+}
+
+
+@pytest.mark.parametrize("change", WRITTEN.values(), ids=WRITTEN.keys())
+def test_a_pack_however_it_is_written(tmp_path, change):
+    from recon.synth.assets import load_asset
+
+    clo = write_example_piece(tmp_path/"piece")
+    for suffix in ("mhclo", "mhmat", "obj"):
+        file = clo.with_suffix(f".{suffix}")
+        file.write_bytes(change(file.read_text()))
+    load_asset.cache_clear()
+    asset = load_asset(clo)
+    assert asset.material.texture.name == "flag.png" and len(asset.faces) == 2 and len(asset.clo.corners) == 4

@@ -179,3 +179,26 @@ def test_what_is_wrong_is_named(folder, anny, change, words):
         item(folder, anny)
     message = str(refused.value)
     assert message.startswith(str(folder)) and words in message and "\n" not in message, message
+
+
+def test_a_dataset_named_without_its_suffix(tmp_path, anny):
+    "`people` for people.h5, beside which the folder of its subjects lies."
+    from recon.data import ReconDataset
+    from recon.testing import make_balls
+
+    make_balls(tmp_path, "a")
+    with pytest.raises(ValueError, match="balls: no dataset file; did you mean balls.h5"):
+        ReconDataset(tmp_path / "balls", 32, 16)
+    with pytest.raises(ValueError, match="balls: no subjects; did you mean the dataset balls.h5"):
+        PreparedFolder(tmp_path / "balls", anny.faces, len(anny.canonical))
+
+
+def test_a_scan_whose_z_is_up_is_told_so():
+    import torch
+
+    from recon.data.checks import ScanRejected, check_height
+
+    with pytest.raises(ScanRejected, match="turn scan and body so that y is up"):
+        check_height(torch.tensor([[-0.3, -0.15, 0], [0.3, 0.15, 1.8]]), path="scan.obj")
+    with pytest.raises(ScanRejected, match="unit cm"):
+        check_height(torch.tensor([[-30.0, 0, -15], [30, 180, 15]]), path="scan.obj")

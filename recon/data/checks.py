@@ -51,6 +51,9 @@ def check_height(
     fits = [name for name, metres in UNITS.items() if low <= extent*metres <= high]
     advice = "Scale the scan to metres first."
     if fits: advice = f"If the scan is in {' or '.join(fits)}, rebuild with `-p unit {fits[0]}`."
+    tall = float(vertices[:, 2].amax() - vertices[:, 2].amin())
+    if low <= tall*UNITS[unit] <= high and tall > 2*extent:
+        advice = "Along z it is as tall as a person: turn scan and body so that y is up."
     raise ScanRejected(f"{path}: subject is {extent*UNITS[unit]:.3g} m tall (unit={unit}); expected {low}-{high}. "
                        f"{advice}")
 

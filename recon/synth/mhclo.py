@@ -24,19 +24,32 @@ def _read_words(path: Path) -> list[list[str]]:
         if size > MAX_TEXT_BYTES:
             raise ValueError(f"{path}: {size:,} bytes; expected at most {MAX_TEXT_BYTES:,}. "
                              "It is no file of MakeHuman's")
-        text = path.read_bytes().decode("utf-8", "replace")
+        data = path.read_bytes()
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        text = data.decode("utf-16" if wide else "utf-8-sig", "replace")
     except OSError as e:
         raise FileNotFoundError(f"{path}: cannot be read ({e.strerror}); the pack is incomplete, fetch it again") from e
     return [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 def resolve_beside(path: Path, name: str) -> Path:
     "Find the file that `path` names in its own folder or below; raise `ValueError` for a name that leads outside."
+    name = name.strip().strip("\"'")
     parts = name.replace("\\", "/").split("/")
     depth = np.cumsum([{"": 0, ".": 0, "..": -1}.get(part, 1) for part in parts])
     if name.startswith(("/", "\\", "~")) or PureWindowsPath(name).drive or depth.min() < 0:
         raise ValueError(f"{path}: names {name!r}, which leads outside its folder; expected a file beside it. "
                          "Move that file there and name it alone")
-    return Path(path).parent/"/".join(parts)
+    return _as_there(Path(path).parent, parts)
+
+# %% ../../nbs/synth/mhclo.ipynb #daab7a07
+def _as_there(folder: Path, parts: list[str]) -> Path:
+    "A file below a folder, in the case of its name on the disk where that alone differs."
+    wanted = folder/"/".join(parts)
+    if wanted.exists(): return wanted
+    for part in parts:
+        same = [entry for entry in folder.glob("*") if entry.name.casefold() == part.casefold()]
+        folder = same[0] if same else folder/part
+    return folder if folder.exists() else wanted
 
 # %% ../../nbs/synth/mhclo.ipynb #f52114db
 EXAMPLE_MHCLO = """# a comment
