@@ -711,3 +711,19 @@ def test_cut_glbs(tmp_path):
         assert_refused(path)
     path.write_bytes(b"glTF" + struct.pack("<II", 1, 100) + data[12:])
     assert_refused(path, "version 1")
+
+
+def test_inverted_faces_are_named_as_such():
+    "All of them, and every second one; a few degenerate and doubled ones do no harm."
+    from recon.data.checks import ScanRejected, check_surface
+    from recon.geometry.query import MeshQuery
+
+    vertices, faces = torch.tensor(VERTICES).float(), torch.tensor(FACES)
+    with pytest.raises(ScanRejected, match="its faces are inverted"):
+        check_surface(MeshQuery(vertices, faces.flip(1).contiguous()))
+    mixed = faces.clone()
+    mixed[::3] = mixed[::3].flip(1)
+    with pytest.raises(ScanRejected, match="some of its faces are inverted: [0-9]+% of its edges"):
+        check_surface(MeshQuery(vertices, mixed))
+    more = torch.cat([faces, faces[:5], torch.tensor([[0, 0, 1], [5, 5, 5]])])
+    assert check_surface(MeshQuery(vertices, more)) <= 0.05

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'HEIGHTS', 'LIMITS', 'ScanRejected', 'check_height', 'z_up_to_y_up', 'trunk_frame', 'yaw_of',
-           'check_orientation', 'ambiguous_sign_ratio', 'open_edge_ratio', 'signed_volume', 'check_surface',
-           'check_colors', 'overlay', 'check_alignment', 'normalise', 'body_model_of', 'attach_body', 'load_subject']
+           'check_orientation', 'ambiguous_sign_ratio', 'open_edge_ratio', 'signed_volume', 'disagreeing_edges',
+           'check_surface', 'check_colors', 'overlay', 'check_alignment', 'normalise', 'body_model_of', 'attach_body',
+           'load_subject']
 
 # %% ../../nbs/data/checks.ipynb #b7531598
 from dataclasses import replace
@@ -128,6 +129,13 @@ def signed_volume(vertices: Tensor, faces: Tensor) -> float:
     corners = (vertices - vertices.mean(0)).double()[faces]
     return float((corners[:, 0] * torch.linalg.cross(corners[:, 1], corners[:, 2])).sum()/6)
 
+def disagreeing_edges(vertices: Tensor, faces: Tensor) -> float:
+    "Share of directed edges that two faces run along: one of the two is inverted. Vertices in one place are one."
+    corners = weld(vertices)[1][faces]
+    edges = torch.cat([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
+    _, counts = edges.unique(dim=0, return_counts=True)
+    return float((counts > 1).float().mean())
+
 def check_surface(query: MeshQuery, path: str = "scan", image: Tensor = None) -> float:
     "Ambiguous share of signs; ScanRejected for faces inside out, or more than 5 % ambiguous."
     if signed_volume(query.vertices, query.faces) < 0:
@@ -135,6 +143,10 @@ def check_surface(query: MeshQuery, path: str = "scan", image: Tensor = None) ->
                            f"export the scan again.", image)
     ambiguous = ambiguous_sign_ratio(query)
     if ambiguous <= .05: return ambiguous
+    inverted = disagreeing_edges(query.vertices, query.faces)
+    if inverted > .02:
+        raise ScanRejected(f"{path}: some of its faces are inverted: {inverted:.0%} of its edges join faces that are "
+                           f"wound against each other. Make their normals consistent and export the scan again.", image)
     raise ScanRejected(f"{path}: {ambiguous:.0%} of the points near the surface have an ambiguous sign; at most 5%. "
                        f"Close the scan's holes.", image)
 
