@@ -147,7 +147,7 @@ def turn_joint(self: Work, joint: str, degrees: list[float]):
 def save(self: Work):
     "Score the fit and write what 03 writes, and the state."
     cfg = fit_options(self.folder, self.state)
-    self.score = score_fit(self.fit, fit_stage.figure_evidence(cfg, self.figure))
+    self.score = score_fit(self.fit, fit_stage.find_evidence(cfg, self.figure))
     fit_stage.save_person(cfg, self.name, self.figure, self.fit, self.score)
     self.save_state()
 
@@ -159,7 +159,7 @@ def fit_again(self: Work, steps: int = 60):
     places = self.keypoints()
     moved = {label: (2*places[label][0] - 1, 1 - 2*places[label][1]) for label in self.state.moved}
     correction = Correction(moved, self.state.front, lock=tuple(self.state.lock))
-    evidence = fit_stage.figure_evidence(cfg, self.figure)
+    evidence = fit_stage.find_evidence(cfg, self.figure)
     self.fit, _ = mend(self.fit, evidence, correction, steps, fit_stage.known_shape(cfg) | build)
     self.save()
 

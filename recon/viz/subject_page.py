@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BACKS', 'back_origin', 'read_fit', 'fit_warnings', 'describe_origins', 'fit_facts', 'subject_facts', 'page_mesh',
-           'subject_pictures', 'subject_page']
+           'sharp_picture', 'subject_pictures', 'subject_page']
 
 # %% ../../nbs/viz/subject_page.ipynb #2b00fd90
 import json
@@ -21,6 +21,7 @@ from .meshes import mesh_arrays
 from .page import Page, PageMesh
 from .reconstruction import input_images
 from .shading import normal_colors
+from .sheets import over_white
 
 # %% ../../nbs/viz/subject_page.ipynb #f62fdafa
 BACKS = dict(
@@ -86,10 +87,18 @@ def page_mesh(path: Path) -> PageMesh:
     if origins is not None: colorings["origin"] = ORIGIN_COLORS[np.asarray(origins).astype(int).ravel()]
     return PageMesh(vertices, faces, colorings)
 
+def sharp_picture(file: Path, size: int, other: np.ndarray) -> np.ndarray:   # (S,S,3) in [0,1]
+    "Return an image file on white, which is sharper than what the networks saw; `other` where there is none."
+    if not file.exists(): return other
+    return over_white(np.asarray(Image.open(file).convert("RGBA").resize((size, size), Image.LANCZOS)))
+
 def subject_pictures(place: Path, name: str, item: dict, result: Reconstruction, size: int = 512) -> dict:
     "Return the pictures of a page by caption; photo and fit where the folder has them."
     front, front_normals = input_images(item, result, "front", size)
     back, back_normals = input_images(item, result, "back", size)
+    back_file = BackFiles(place/"back_images", name).used
+    front = sharp_picture(place/"images"/f"{name}.png", size, front)
+    if read_record(back_file): back = sharp_picture(back_file, size, back[:, ::-1])[:, ::-1]   # it lies over the front
     pictures = {"photo": place/"photos"/f"{name}.jpg", "cut-out": front, "front normals, predicted": front_normals,
                 "back view": back, "back normals, predicted": back_normals,
                 "fit: keypoints and body": place/"fit"/f"{name}.jpg"}
