@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
+# %% ../../nbs/app/work.ipynb #2be57df9
 from .. import fit as fit_stage
 from .. import hallucinate as back_stage
 from .. import reconstruct as mesh_stage
@@ -45,6 +46,7 @@ class State:
     back: list = field(default_factory=list)                # generator and sample that is used
     files: dict = field(default_factory=dict)               # options of 05 beyond its defaults
 
+# %% ../../nbs/app/work.ipynb #6c8c03e6
 @dataclass
 class Work:
     "A photo, its figure and its fit."
@@ -119,6 +121,7 @@ def move_keypoint(self: Work, label: str, x: float, y: float):
     self.figure.keypoints.body[FROM_BODY_25[labels.index(label)]] = [x*size, y*size, 1.]
     if label not in self.state.moved: self.state.moved.append(label)
 
+# %% ../../nbs/app/work.ipynb #c895b991
 @patch
 def swap_sides(self: Work, group: str):
     "Exchange left and right keypoints of `arms` or `legs`."
@@ -151,6 +154,7 @@ def save(self: Work):
     fit_stage.save_person(cfg, self.name, self.figure, self.fit, self.score)
     self.save_state()
 
+# %% ../../nbs/app/work.ipynb #fdcbff10
 @patch
 def fit_again(self: Work, steps: int = 60):
     "Fit on from where the fit stands with what was said; ValueError for limbs and parts that do not exist."

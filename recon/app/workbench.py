@@ -19,6 +19,7 @@ import numpy as np
 import trimesh
 from fastcore.basics import patch
 
+# %% ../../nbs/app/workbench.ipynb #7879aee7
 from .controls import Download, KeypointPicture, PhotoDrop, PictureStrip, data_uri
 from .queue import turn
 from .upload import check_size, remove_old, store_upload
@@ -63,6 +64,7 @@ def fit_picture(work: Work, body_share: float = .55, size: int = 640) -> np.ndar
     share = body_share*mask
     return figure*(1 - share) + body*share
 
+# %% ../../nbs/app/workbench.ipynb #70d636d2
 def crop_figure(work: Work, picture: np.ndarray, margin: float = .08) -> np.ndarray:
     "Return the part of a picture (S,S,3) of the canvas in which the figure is, about as the mesh viewer frames it."
     rows, columns = (np.flatnonzero((work.figure.alpha > .5).any(axis)) for axis in (1, 0))
@@ -152,6 +154,7 @@ def show_log(self: Workbench, lines: list[str]):
     text = "\n".join(escape(line) for line in lines[-40:])
     self.log.value = f"<details><summary>what this step printed</summary><pre>{text}</pre></details>" if lines else ""
 
+# %% ../../nbs/app/workbench.ipynb #e229f814
 @patch
 def disable(self: Workbench, off: bool):
     "Switch the buttons that start a step off or on."
@@ -185,6 +188,7 @@ def earlier(self: Workbench) -> widgets.Dropdown:
         self._earlier = widgets.Dropdown(options=[("", "")], description="open", **control_width(260))
     return self._earlier
 
+# %% ../../nbs/app/workbench.ipynb #ddd157ed
 @patch
 def fill_list(self: Workbench):
     "Fill the list of photos; remove what is older than said."
@@ -280,6 +284,7 @@ def fit_panel(self: Workbench) -> widgets.Widget:
         self._fit_panel = widgets.VBox([widgets.HTML("<h3>Fit</h3>"), control_row(left, right)])
     return self._fit_panel
 
+# %% ../../nbs/app/workbench.ipynb #8e2e8ed1
 @patch
 def show_fit(self: Workbench):
     "Show the fit of the work, its keypoints and what to mistrust."
@@ -323,6 +328,7 @@ def show_joint(self: Workbench):
         slider.description = "xyz"[k] if kind.size == 3 else "bend"
     self.is_filling = False
 
+# %% ../../nbs/app/workbench.ipynb #a8fa1633
 @patch
 def turn_joint(self: Workbench):
     "Turn the chosen joint as the sliders say, and show it."
@@ -348,6 +354,7 @@ def swap(self: Workbench, group: str):
     self.show_fit()
     self.say(f"left and right {group} exchanged; fit again to follow it")
 
+# %% ../../nbs/app/workbench.ipynb #080740aa
 @patch
 def say_front(self: Workbench, limb: str, change: dict):
     "Take which side a limb is on."
@@ -388,6 +395,7 @@ def paint(self: Workbench) -> bool:
     if done: self.show()
     return done
 
+# %% ../../nbs/app/workbench.ipynb #6d3394bf
 @patch
 def show_backs(self: Workbench):
     "Show all back views, the chosen one marked."
@@ -423,6 +431,7 @@ def mesh_panel(self: Workbench) -> widgets.Widget:
         self._mesh_panel = widgets.VBox([widgets.HTML("<h3>Mesh</h3>"), make, both, control_row(*self.downloads)])
     return self._mesh_panel
 
+# %% ../../nbs/app/workbench.ipynb #2cce7984
 @patch
 def reconstruct(self: Workbench):
     "Make the mesh and show it."
@@ -455,6 +464,7 @@ def show_mesh(self: Workbench):
     shown = MeshViewer([mesh], [title], folder=str(self.work.folder/"screenshots"))
     self.viewer.children = (shown.widget,)
 
+# %% ../../nbs/app/workbench.ipynb #99ef0cc7
 @patch
 def show(self: Workbench):
     "Show what there is of the work; hide the panels of a photo that is not there."
