@@ -196,7 +196,8 @@ def make_scan(folder, name):
 
 def test_a_split_holds_out_whole_subjects_of_each_source(tmp_path):
     "Another scan in the folder moves at most one of the others across each border."
-    from recon.build_dataset import BuildDataset, split_subjects, subject_specs
+    from recon.build_dataset import BuildDataset
+    from recon.data.tasks import split_subjects, subject_specs
 
     scans = tmp_path/"scans"
 

@@ -172,7 +172,8 @@ def write_results(folder: str = "outputs/demo", path: str | Path = "data/results
     if not (out/"metrics.json").exists(): raise FileNotFoundError(f"{out}: no finished demo; run `make demo` first")
     measured = date.fromtimestamp((out/"metrics.json").stat().st_mtime)
     results = dict(date=str(measured), commit=code_version(), machine=machine_card(os.cpu_count()),
-                   seconds=read_json(out/"times.json"), numbers=read_json(out/"metrics.json"))
+                   seconds=read_json(out/"times.json"), numbers=read_json(out/"metrics.json"),
+                   scans=read_json(out/"scans.json"))
     with atomic_write(root()/path) as partial: partial.write_text(json.dumps(results, indent=1) + "\n")
     return results
 

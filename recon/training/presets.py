@@ -17,7 +17,7 @@ DEMO = BEYOND | dict(
     white_bg=True, workers=1, lambda_nrm=2., beta1=.9, lr_scheduler="cosine", lr_warmup_steps=20,
     save_every=5, valid_every=20, num_valid_samples=2, grid_size=128)
 
-LAPTOP = DEMO | dict(image_size=192, num_samples=3072, aug_jitter=True, save_every=2, valid_every=10)
+LAPTOP = DEMO | dict(image_size=192, num_samples=3072, save_every=2, valid_every=10)
 
 SMALL = BEYOND | dict(
     nrm_channels=32, nrm_blocks=6, encoder_channels=128, color_channels=64, hidden_dim=256, rgb_hidden_dim=128,
