@@ -9,20 +9,22 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo results test fuzz photo app bench bench-mesh profile sheet back weights lab doctor clean
+.PHONY: help demo results test test-diffusion fuzz photo app bench bench-mesh bench-back profile sheet back weights lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
 	@echo "make results    write the numbers of the finished demo, with commit, machine and date, to data/results.json"
 	@echo "make test       run every test"
 	@echo "make fuzz       read 10,000 damaged files of every format, each within limits of time and memory: minutes"
+	@echo "make test-diffusion  install diffusers and transformers, and test the latent diffusion with tiny networks"
 	@echo "make photo      what photos need: MediaPipe's networks (53 MB, once) and their runner"
 	@echo "make app        the workbench for one photo as a page in the browser, on this machine only"
 	@echo "make bench      what distances, views, a subject and reading cost on this machine, other libraries beside them"
 	@echo "make bench-mesh what surfaces, textures and their numbers cost, with the newest model"
+	@echo "make bench-back what generated backs are worth: images and meshes of held-out people"
 	@echo "make profile    where the time of a training step goes, on the data set of the demo"
 	@echo "make sheet      the first 48 procedural people on one picture, nbs/people_sheet.jpg"
-	@echo "make back       train the network that paints backs, on the data set of the demo: about 12 minutes"
+	@echo "make back       train the network that paints backs, on the data set of the demo: about 7 minutes"
 	@echo "make weights    train the weights of data/models/recon again: about an hour, in legs of any length"
 	@echo "make lab        open JupyterLab on the data explorer"
 	@echo "make doctor     what this machine has, and what is missing"
@@ -40,6 +42,11 @@ test: $(READY)
 fuzz: $(READY)
 	@$(BIN)/python nbs/tests/fuzz.py 10000
 
+test-diffusion: $(READY)
+	@$(PIP) -c $(PINS) -e '.[diffusion]' || $(PIP) -e '.[diffusion]'
+	@$(BIN)/pytest nbs/tests/test_back.py -k diffusion
+	@for name in sith diffusion; do $(BIN)/nbdev_test --path nbs/back/$$name.ipynb --do_print || exit 1; done
+
 photo: $(READY)
 	@$(PIP) -c $(PINS) -e '.[photo]' || $(PIP) -e '.[photo]'
 	@$(BIN)/python -m recon.photo.weights
@@ -53,6 +60,9 @@ bench: $(READY)
 
 bench-mesh: $(READY)
 	@$(BIN)/python -m recon.tools.bench_mesh
+
+bench-back: $(READY)
+	@$(BIN)/python -m recon.tools.bench_back
 
 profile: $(READY)
 	@$(BIN)/python -m recon.tools.profile

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sleep_while_waiting', 'start', 'build_dataset', 'train_normal', 'train_full', 'fit', 'train_hallucinate',
-           'hallucinate', 'reconstruct', 'evaluate', 'doctor']
+           'train_diffusion', 'hallucinate', 'reconstruct', 'evaluate', 'doctor']
 
 # %% ../nbs/threads.ipynb #8d2f3042
 import os
@@ -26,6 +26,7 @@ def train_normal(): start("train_normal")
 def train_full(): start("train_full")
 def fit(): start("fit")
 def train_hallucinate(): start("train_hallucinate")
+def train_diffusion(): start("train_diffusion")
 def hallucinate(): start("hallucinate")
 def reconstruct(): start("reconstruct")
 def evaluate(): start("evaluate")

@@ -34,14 +34,14 @@ class TrainHallucinate(Config):
     exp_name: str = "02_train_hallucinate"  # folder of the run
     image_size: int = 128                   # pixels along a side
     batch_size: int = 4                     # examples a step: a view and its opposite each
-    steps: int = 2400                       # updates of the network
+    steps: int = 1200                       # updates of the network
     lr: float = 1.5e-3                      # largest learning rate; a cosine ends at zero
     weight_decay: float = .01               # of AdamW
     ema: float = .995                       # of the weights' moving average, which is what is saved for use
     views: int = 12                         # examples a subject gives in an epoch
     body_noise: float = .005                # spread of the bodies' errors, cube units
     lighting: float = .8                    # strength of the random light, as in stages 1 to 3
-    aug_jitter: bool = False                # random colours, the same in front and back
+    aug_jitter: bool = True                 # random colours, the same in front and back
     lambda_color: float = 1.                # weight of the mean absolute error of colours
     lambda_squared: float = 0.              # weight of their mean squared error
     lambda_structure: float = .3            # weight of one minus SSIM
@@ -53,7 +53,7 @@ class TrainHallucinate(Config):
     valid_every: int = 400                  # steps between validations on held-out subjects
     PRESETS = dict(
         demo={},
-        small=dict(image_size=256, batch_size=16, steps=40_000, lr=5e-4, ema=.999, aug_jitter=True,
+        small=dict(image_size=256, batch_size=16, steps=40_000, lr=5e-4, ema=.999,
                    save_every=1000, valid_every=2000),
     )
 

@@ -7,9 +7,12 @@ from conftest import ROOT
 # From the ground up. A module imports from its own room and from the rooms before it.
 ROOMS = (
     "files threads config conventions geometry body synth mesh metrics fitting photo nets data back runs viz training "
-    "build_dataset train_normal train_full train_hallucinate fit hallucinate reconstruct evaluate app tools testing"
+    "build_dataset train_normal train_full train_hallucinate train_diffusion fit hallucinate reconstruct "
+    "evaluate app tools testing"
 ).split()
-STAGES = "build_dataset train_normal train_full train_hallucinate fit hallucinate reconstruct evaluate".split()
+STAGES = (
+    "build_dataset train_normal train_full train_hallucinate train_diffusion fit hallucinate reconstruct evaluate"
+).split()
 KEPT = {"surface": "mesh", "run": "runs", "sith": "runs"}  # names that scripts outside rely on
 PACKAGE = ROOT / "recon"
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from recon.back.folder import BackFiles, read_record, read_rgba
 from recon.back.generators import Mirror, Small
 from recon.back.network import BackNet
 from recon.back.training import save_weights
+from recon.data.reader import ReconDataset
 from recon.data.subjects import open_subjects
 from recon.hallucinate import Hallucinate, cli, main, parse_choice
 from recon.testing import TINY, make_balls
+from recon.train_diffusion import TrainDiffusion
+from recon.train_diffusion import main as train_diffusion
 from recon.train_hallucinate import TrainHallucinate
 from recon.train_hallucinate import main as train
 from recon.training.backs import draw_share
@@ -457,3 +461,46 @@ def test_foreign_weights_of_the_projection_are_refused(tiny, tmp_path):
     save_file({"other.weight": torch.eye(2)}, folder / "projection" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(ValueError, match="expected projection.weight alone; found other.weight"):
         SithModel.load(folder)
+
+
+@pytest.fixture
+def diffusion_run(tiny, tmp_path, monkeypatch):
+    "Options of a run on three balls, whose body has texture coordinates."
+    import recon.body.anny
+
+    data = make_balls(tmp_path, "abc")
+    faces = len(ReconDataset(data, 32, 1).body_faces)
+    uv = torch.rand(faces, 3, 2, generator=torch.Generator().manual_seed(0))
+    body = SimpleNamespace(model=SimpleNamespace(uv=uv))
+    monkeypatch.setattr(recon.body.anny, "load_anny", lambda: body)
+
+    def configure(name, **more):
+        cfg = dict(data_root=str(data), save_root=str(tmp_path), exp_name=name, image_size=64, batch_size=2, steps=4)
+        rates = dict(lr_controlnet=1e-3, lr_attention=1e-3, dropout=0.5, save_every=2, log_every=1)
+        return TrainDiffusion.resolve(dict(pretrained_model_name_or_path=str(tiny)) | cfg | rates | more)
+
+    return configure
+
+
+def test_diffusion_trains_resumes_exactly_and_is_opened_by_stage_04(diffusion_run, prepared, tmp_path):
+    whole = train_diffusion(diffusion_run("whole"))
+    train_diffusion(diffusion_run("cut", steps=2))
+    (tmp_path / "cut" / ".checkpoint-3").mkdir()  # killed while it wrote the next
+    resumed = train_diffusion(diffusion_run("cut"))
+    for part in ("unet", "controlnet", "projection"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), part
+        assert (tmp_path / "whole" / "checkpoint-4" / name).read_bytes() == (whole / name).read_bytes()
+    assert [path.name for path in sorted((tmp_path / "whole").glob("checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
+    assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 4
+    backs = main(diffusion(prepared, whole))
+    assert len(backs) == 3
+
+
+def test_diffusion_training_without_a_start_or_a_body_is_refused(diffusion_run, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="pretrained_model_name_or_path is empty"):
+        train_diffusion(diffusion_run("run", pretrained_model_name_or_path=""))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="have texture coordinates"):
+        train_diffusion(diffusion_run("run"))
+    assert not (tmp_path / "run").exists()

@@ -160,6 +160,7 @@ def resize_planes(planes: Tensor, size: int) -> Tensor:   # (C,s,s) to (C,S,S)
     "Planes at another size, without aliasing."
     return interpolate(planes[None], (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
 
+# %% ../../nbs/back/mirror.ipynb #85b7f6d9
 def mirror_front(
     image: Tensor,    # (3,S,S) colours of the front in [0,1]
     mask: Tensor,     # (1,S,S)

@@ -107,9 +107,10 @@ class SithModel(nn.Module):
         parts = {name: kind.from_pretrained(folder/name, local_files_only=True) for name, kind in zip(PIPELINE, kinds)}
         return cls(**parts, projection=load_projection(folder/"projection"))
 
-    def save(self, folder: Path):
-        "Write the six parts."
-        for name in PIPELINE[:-1]: getattr(self, name).save_pretrained(folder/name)
+    def save(self, folder: Path, parts: tuple = PIPELINE):
+        "Write the six parts, or some of them; the projection always."
+        for name in parts:
+            if name != "projection": getattr(self, name).save_pretrained(folder/name)
         (folder/"projection").mkdir(parents=True, exist_ok=True)
         weights = {"projection.weight": self.projection.weight.detach().contiguous()}
         save_file(weights, folder/"projection"/"diffusion_pytorch_model.safetensors")
