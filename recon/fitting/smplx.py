@@ -7,7 +7,7 @@ __all__ = ['FINGERS', 'LIMBS', 'SHARED', 'ALIASES', 'NESTED', 'bone_of', 'bone_h
            'anny_as_smplx', 'SmplFit', 'to_smplx', 'place_in_cube', 'write_smplx', 'read_parameters', 'figure_points',
            'with_start', 'pose_given']
 
-# %% ../../nbs/fitting/smplx.ipynb #7fd9115a
+# %% ../../nbs/fitting/smplx.ipynb #ea86435a
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +24,10 @@ from .photo import Evidence, PhotoFit
 from .skeleton import exponential, logarithm
 from ..geometry.query import MeshQuery
 
-# %% ../../nbs/fitting/smplx.ipynb #d490b75e
+# %% ../../nbs/fitting/smplx.ipynb #09084ee5
 FINGERS = dict(thumb=1, index=2, middle=3, ring=4, pinky=5)
-LIMBS = dict(hip="upperleg01", knee="lowerleg01", ankle="foot", shoulder="upperarm01", elbow="lowerarm01",
-             wrist="wrist")
+LIMBS = dict(hip="upperleg01", knee="lowerleg01", ankle="foot", foot="toe1-1", shoulder="upperarm01",
+             elbow="lowerarm01", wrist="wrist", eye="eye")
 
 def bone_of(joint: str) -> str | None:
     "Anny's bone that starts at a joint of SMPL-X; None where the models differ."
@@ -37,6 +37,7 @@ def bone_of(joint: str) -> str | None:
     if name in HAND: return f"finger{FINGERS[name[:-1]]}-{name[-1]}.{side[0].upper()}"
     return None
 
+# %% ../../nbs/fitting/smplx.ipynb #ab4c22d7
 def bone_heads(posed: PosedBody, bones: list[str]) -> Tensor:
     "Where bones start (N,3) in a posed Anny."
     rows = [load_anny().bone_names.index(bone) for bone in bones]
@@ -44,7 +45,7 @@ def bone_heads(posed: PosedBody, bones: list[str]) -> Tensor:
 
 SHARED = [(row, bone_of(joint)) for row, joint in enumerate(NAMES["smplx"]) if bone_of(joint)]
 
-# %% ../../nbs/fitting/smplx.ipynb #476d4894
+# %% ../../nbs/fitting/smplx.ipynb #f62f95db
 @dataclass
 class SparseSmpl:
     "An SMPL-X body at some vertices, without pose correctives; float32."
@@ -63,7 +64,7 @@ def sparse_smpl(body: SmplBody, count: int = 1200) -> SparseSmpl:
              torch.einsum("jv,vik->jik", body.regressor, body.shape), body.weights[rows]]
     return SparseSmpl(*(part.float() for part in parts), body.parents, rows)
 
-# %% ../../nbs/fitting/smplx.ipynb #b613cafd
+# %% ../../nbs/fitting/smplx.ipynb #520f4429
 @patch
 def __call__(self: SparseSmpl, angles: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     "Vertices (R,3) and joints (J,3) for rotation vectors (J,3) and coefficients (10,)."
@@ -81,7 +82,7 @@ def __call__(self: SparseSmpl, angles: Tensor, betas: Tensor) -> tuple[Tensor, T
     points = self.template + self.shape[..., :len(betas)] @ betas
     return torch.einsum("rj,jab,rb->ra", self.weights, turned, points) + self.weights @ offset, place
 
-# %% ../../nbs/fitting/smplx.ipynb #a25e5d91
+# %% ../../nbs/fitting/smplx.ipynb #9a58db6e
 def _affine(points: Tensor, target: Tensor) -> Tensor:
     "Weights (N,) of points (N,3), summing to one, whose mean is `target`, as small as can be."
     system = torch.cat([points.T, torch.ones(1, len(points), dtype=points.dtype)])
@@ -95,16 +96,15 @@ def _owners(anny, bones: list[str]) -> Tensor:
         owners.append(bones.index(anny.bone_names[row]))
     return torch.tensor(owners)
 
-# %% ../../nbs/fitting/smplx.ipynb #cd06eb2b
+# %% ../../nbs/fitting/smplx.ipynb #4b1d71c6
 def _tree() -> list[int]:
     "Parents of SMPL-X's joints."
     body = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19]
     hands = [20 + side if k % 3 == 0 else 25 + 15*side + k - 1 for side in (0, 1) for k in range(15)]
     return body + [15, 15, 15] + hands
 
-_PLACES = dict(pelvis="root", spine1="spine05", spine2="spine04", spine3="spine02", left_foot="toe1-1.L",
-               right_foot="toe1-1.R", left_collar="clavicle.L", right_collar="clavicle.R", jaw="jaw", left_eye="eye.L",
-               right_eye="eye.R")
+_PLACES = dict(pelvis="root", spine1="spine05", spine2="spine04", spine3="spine02", left_collar="clavicle.L",
+               right_collar="clavicle.R", jaw="jaw")
 
 def anny_as_smplx() -> dict[str, np.ndarray]:
     "Arrays of a model file with SMPL-X's joints on Anny's skin: for tests and demonstrations."
@@ -118,7 +118,7 @@ def anny_as_smplx() -> dict[str, np.ndarray]:
     regressor = torch.zeros(len(names), len(skin), dtype=torch.float64)
     for row, (head, rows) in enumerate(zip(heads.double(), near)):
         regressor[row, rows] = _affine(skin[rows].double(), head)
-    kinds = ("height", "weight", "muscle", "gender", "proportions")
+    kinds = ("height", "weight", "age", "gender", "proportions")
     tall = [anny.pose(None, {kind: value}).vertices - skin for kind in kinds for value in (.1, .9)]
     return dict(v_template=skin.numpy(), shapedirs=torch.stack(tall, -1).numpy(), weights=weights.numpy(),
                 posedirs=np.zeros((len(skin), 3, 9*(len(names) - 1))), J_regressor=regressor.numpy(),
@@ -126,7 +126,7 @@ def anny_as_smplx() -> dict[str, np.ndarray]:
                 f=anny.model.faces.numpy().astype(np.uint32)) | {
         f"hands_components{side}": np.eye(45) for side in "lr"} | {f"hands_mean{side}": np.zeros(45) for side in "lr"}
 
-# %% ../../nbs/fitting/smplx.ipynb #ac074926
+# %% ../../nbs/fitting/smplx.ipynb #0911dc94
 @dataclass
 class SmplFit:
     "A body in SMPL-X."
@@ -146,7 +146,7 @@ def _fit_stage(sparse: SparseSmpl, state: dict[str, Tensor], steps: int, loss, r
         total.backward()
         optimizer.step()
 
-# %% ../../nbs/fitting/smplx.ipynb #e41775b4
+# %% ../../nbs/fitting/smplx.ipynb #2f1b9183
 @one_thread()
 def to_smplx(body: SmplBody, posed: PosedBody, rounds: int = 5) -> SmplFit:
     "Express a posed Anny in an SMPL-X model: joints first, then the surface, nearest point by nearest point."
@@ -168,7 +168,7 @@ def to_smplx(body: SmplBody, posed: PosedBody, rounds: int = 5) -> SmplFit:
         _fit_stage(sparse, state, 20, surface_loss, dict(angles=.01, betas=.03, move=.003))
     return _finish_smplx(body, {name: value.detach() for name, value in state.items()}, surface)
 
-# %% ../../nbs/fitting/smplx.ipynb #16e69c9f
+# %% ../../nbs/fitting/smplx.ipynb #08fafc14
 def _finish_smplx(body: SmplBody, state: dict[str, Tensor], surface: MeshQuery) -> SmplFit:
     "The whole model with what was found."
     angles = state["angles"].numpy()
@@ -182,18 +182,19 @@ def _finish_smplx(body: SmplBody, state: dict[str, Tensor], surface: MeshQuery) 
     return SmplFit({name: value.reshape(-1) for name, value in pieces.items()}, vertices,
                    float(surface.closest(vertices)[0].mean()))
 
-# %% ../../nbs/fitting/smplx.ipynb #a0f8104e
+# %% ../../nbs/fitting/smplx.ipynb #d789f800
 def place_in_cube(fitted: SmplFit, fit: PhotoFit) -> SmplFit:
     "An SMPL-X body of a fit's Anny as the photo shows it, in the cube."
     with torch.no_grad(): return replace(fitted, vertices=fit.best.put(fitted.vertices[None])[0])
 
+# %% ../../nbs/fitting/smplx.ipynb #3b0691fb
 def write_smplx(path: Path, vertices: Tensor, faces: Tensor):
     "Write an OBJ with every vertex of the model, in its order."
     lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices.tolist()]
     lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
     Path(path).write_text("\n".join(lines) + "\n")
 
-# %% ../../nbs/fitting/smplx.ipynb #6c9ea5e3
+# %% ../../nbs/fitting/smplx.ipynb #0f9f5213
 ALIASES = dict(
     global_orient=("global_orient", "smplx_root_pose", "root_orient", "root_pose", "pred_global_orient"),
     body_pose=("body_pose", "smplx_body_pose", "pose_body", "pred_body_pose", "pred_pose", "pose", "poses"),
@@ -220,7 +221,7 @@ def _find_parameters(found, depth: int = 0) -> dict | None:
     inner = [found[name] for name in NESTED if name in found] or list(found.values())
     return next((kept for kept in (_find_parameters(value, depth + 1) for value in inner) if kept), None)
 
-# %% ../../nbs/fitting/smplx.ipynb #23324fd3
+# %% ../../nbs/fitting/smplx.ipynb #1baa7a94
 def _vectors(values: np.ndarray) -> np.ndarray:
     "Rotation vectors (N,3) of vectors or matrices of one person."
     values = np.asarray(values, np.float64)
@@ -248,7 +249,7 @@ def read_parameters(path: Path) -> dict[str, np.ndarray]:
         if name in read and read[name].size % 3 == 0: read[name] = _vectors(read[name]).reshape(-1)
     return read | dict(global_orient=logarithm(turned[None])[0], body_pose=poses[:21].reshape(-1))
 
-# %% ../../nbs/fitting/smplx.ipynb #5ec218a8
+# %% ../../nbs/fitting/smplx.ipynb #b1cdd260
 _FIGURE = dict(   # metres from the parent joint, in SMPL's rest pose: an average adult
     pelvis=(0, 0, 0), left_hip=(.07, -.09, 0), spine1=(0, .11, -.02), left_knee=(.03, -.38, 0), spine2=(0, .14, .02),
     left_ankle=(-.01, -.40, -.03), spine3=(0, .06, 0), left_foot=(.04, -.06, .13), neck=(0, .21, -.03),
@@ -262,7 +263,7 @@ def _both(name: str, table: dict) -> np.ndarray:
     if name in table: return np.array(table[name], float)
     return np.array(table[name.replace("right", "left")], float)*[-1, 1, 1]
 
-# %% ../../nbs/fitting/smplx.ipynb #76e30bbe
+# %% ../../nbs/fitting/smplx.ipynb #72050cda
 def figure_points(parameters: dict[str, np.ndarray]) -> Tensor:
     "The 23 keypoints (23,3) of a plain figure in a pose, metres, y up, z to the camera."
     vectors = np.r_[parameters["global_orient"][None], parameters["body_pose"].reshape(21, 3)]
@@ -284,7 +285,7 @@ def with_start(evidence: Evidence, parameters: dict[str, np.ndarray]) -> Evidenc
     "Evidence whose 3D hints are another regressor's pose."
     return replace(evidence, hints=figure_points(parameters))
 
-# %% ../../nbs/fitting/smplx.ipynb #e2696cf5
+# %% ../../nbs/fitting/smplx.ipynb #53494ba3
 _KEYPOINTS = dict(zip((5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16),
                       (f"{side}_{name}" for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
                        for side in ("left", "right"))))
