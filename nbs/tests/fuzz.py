@@ -23,10 +23,50 @@ from pathlib import Path
 
 SECONDS = 10
 MEMORY = 3 << 30
-SPECIAL = [b"nan", b"-1", b"0", b"1e999", b"99999999999", b"1" * 30, b"x", b"1,5", b"", b"../../outside", b"/etc/passwd",
-           b"\0", b"\xff\xfe", "\u00e9".encode(), b"<b>", b"A" * 5000, b"2147483648", b"-2147483649", b"1e-320"]
-VALUES = [None, -1, 0, 1e308, 10**12, 10**30, "x", "", [], {}, True, "../../outside", "/etc/passwd", "A" * 5000, float("nan"),
-          float("inf"), [[]], ["x"], {"x": 1}, 0.5, 4294967295]
+SPECIAL = [
+    b"nan",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"99999999999",
+    b"1" * 30,
+    b"x",
+    b"1,5",
+    b"",
+    b"../../outside",
+    b"/etc/passwd",
+    b"\0",
+    b"\xff\xfe",
+    "\u00e9".encode(),
+    b"<b>",
+    b"A" * 5000,
+    b"2147483648",
+    b"-2147483649",
+    b"1e-320",
+]
+VALUES = [
+    None,
+    -1,
+    0,
+    1e308,
+    10**12,
+    10**30,
+    "x",
+    "",
+    [],
+    {},
+    True,
+    "../../outside",
+    "/etc/passwd",
+    "A" * 5000,
+    float("nan"),
+    float("inf"),
+    [[]],
+    ["x"],
+    {"x": 1},
+    0.5,
+    4294967295,
+]
 
 
 @dataclass
@@ -137,7 +177,12 @@ def of_glb(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     text = of_json(data[20 : 20 + length], [data[20 : 20 + length]], rng)
     text += b" " * (-len(text) % 4)
     rest = data[20 + length :]
-    return struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest)) + struct.pack("<I4s", len(text), b"JSON") + text + rest
+    return (
+        struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest))
+        + struct.pack("<I4s", len(text), b"JSON")
+        + text
+        + rest
+    )
 
 
 def of_safetensors(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
@@ -167,14 +212,18 @@ def of_hdf5(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
             del subject[name]
         if kind == 1:
             del subject[name]
-            subject.create_dataset(name, shape, dtype, chunks=tuple(min(n, 64) for n in shape) if 0 < np.prod(shape) else None)
+            subject.create_dataset(
+                name, shape, dtype, chunks=tuple(min(n, 64) for n in shape) if np.prod(shape) > 0 else None
+            )
         if kind == 2 and subject[name].shape and len(subject[name]):
             array = subject[name][...]
             del subject[name]
             subject[name] = array[: rng.randrange(len(array))]
         if kind == 3:
             where = rng.choice((archive, subject, subject[name])).attrs
-            where[rng.choice([*where, "x"])] = rng.choice(("x", -1, [], 1e300, "{", "[1]", '{"train": ["../../outside"]}'))
+            where[rng.choice([*where, "x"])] = rng.choice(
+                ("x", -1, [], 1e300, "{", "[1]", '{"train": ["../../outside"]}')
+            )
     return file.getvalue()
 
 
@@ -183,9 +232,13 @@ def of_hdf5(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 def text_of_ball(image: bool) -> dict:
     "A tetrahedron as OBJ."
-    obj = (b"mtllib p.mtl\n# four corners\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvt 1 0\nvt 0.5 1\nvn 0 0 1\ng a\n"
-           b"usemtl skin\nf 1/1/1 3/3/1 2/2/1\nf 1/1 2/2 4/3\nusemtl red\nf -4 -1 -2\nf 2 3 4\n")
-    mtl = b"newmtl skin\nKa 0 0 0\nmap_Kd -s 1 1 1 -o 0 0 -clamp off tex.png\nnewmtl red\nKd 0.8 0.1 0.1\nd 1\nillum 2\n"
+    obj = (
+        b"mtllib p.mtl\n# four corners\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nvt 0 0\nvt 1 0\nvt 0.5 1\nvn 0 0 1\ng a\n"
+        b"usemtl skin\nf 1/1/1 3/3/1 2/2/1\nf 1/1 2/2 4/3\nusemtl red\nf -4 -1 -2\nf 2 3 4\n"
+    )
+    mtl = (
+        b"newmtl skin\nKa 0 0 0\nmap_Kd -s 1 1 1 -o 0 0 -clamp off tex.png\nnewmtl red\nKd 0.8 0.1 0.1\nd 1\nillum 2\n"
+    )
     plain = b"v 0 0 0 255 0 0\nv 1 0 0 0 255 0\nv 0 1 0 0 0 255\nv 0 0 1 9 9 9\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
     return {"p.obj": obj, "p.mtl": mtl, "tex.png": png()} if image else {"p.obj": plain}
 
@@ -207,12 +260,16 @@ def mesh_formats() -> dict:
     ball = trimesh.creation.icosphere(0)
     ball.visual.vertex_colors = (ball.vertices * 99 + 128).astype("u1")
     plies = [dict(zip(["p.ply"], [ball.export(file_type="ply", encoding=kind)])) for kind in ("ascii", "binary")]
-    plies = [{name: data if isinstance(data, bytes) else data.encode() for name, data in files.items()} for files in plies]
+    plies = [
+        {name: data if isinstance(data, bytes) else data.encode() for name, data in files.items()} for files in plies
+    ]
     uv = trimesh.visual.TextureVisuals(uv=ball.vertices[:, :2], image=image_of(png()))
     textured = trimesh.Trimesh(ball.vertices, ball.faces, visual=uv, process=False)
     glbs = [{"p.glb": mesh.export(file_type="glb")} for mesh in (ball, textured)]
     return dict(
-        obj=Format([text_of_ball(True), text_of_ball(False)], "p.obj", of_text, lambda folder: load_mesh(folder / "p.obj")),
+        obj=Format(
+            [text_of_ball(True), text_of_ball(False)], "p.obj", of_text, lambda folder: load_mesh(folder / "p.obj")
+        ),
         mtl=Format([text_of_ball(True)], "p.mtl", of_text, lambda folder: load_mesh(folder / "p.obj")),
         ply=Format(plies, "p.ply", of_text, lambda folder: load_mesh(folder / "p.ply")),
         glb=Format(glbs, "p.glb", of_glb, lambda folder: load_mesh(folder / "p.glb")),
@@ -265,10 +322,12 @@ def body_formats() -> dict:
         bvh=Format([{"p.bvh": clip()}], "p.bvh", of_text, lambda folder: check_clip(read_bvh(folder / "p.bvh"))),
         json=Format([{"p.json": params}], "p.json", of_json, lambda folder: read_params(folder / "p.json")),
         npz=Format(npz, "p.npz", of_bytes, lambda folder: load_npz(folder / "p.npz")),
-        pickle=Format([{"p.pkl": data} for data in pickles()], "p.pkl", of_bytes,
-                      lambda folder: load_pickle(folder / "p.pkl")),
-        keypoints=Format([{"p.json": points}, {"p.json": coco}], "p.json", of_json,
-                         lambda folder: read_keypoints(folder / "p.json")),
+        pickle=Format(
+            [{"p.pkl": data} for data in pickles()], "p.pkl", of_bytes, lambda folder: load_pickle(folder / "p.pkl")
+        ),
+        keypoints=Format(
+            [{"p.json": points}, {"p.json": coco}], "p.json", of_json, lambda folder: read_keypoints(folder / "p.json")
+        ),
     )
 
 
@@ -339,8 +398,10 @@ def piece_formats() -> dict:
         load_asset.cache_clear()
         return load_asset(folder / "flag.mhclo")
 
-    return {kind: Format([files], f"flag.{suffix}", of_text, read)
-            for kind, suffix in dict(mhclo="mhclo", mhmat="mhmat", piece="obj").items()}
+    return {
+        kind: Format([files], f"flag.{suffix}", of_text, read)
+        for kind, suffix in dict(mhclo="mhclo", mhmat="mhmat", piece="obj").items()
+    }
 
 
 def run_formats() -> dict:
@@ -356,11 +417,13 @@ def run_formats() -> dict:
     folder = Path(tempfile.mkdtemp())
     make_balls(folder, "a")
     data = (folder / "balls" / "a.h5").read_bytes()
-    sizes = ModelOptions(nrm_channels=4, nrm_blocks=1, nrm_downsamplings=1, encoder_channels=8, color_channels=8, hidden_dim=8)
+    sizes = ModelOptions(
+        nrm_channels=4, nrm_blocks=1, nrm_downsamplings=1, encoder_channels=8, color_channels=8, hidden_dim=8
+    )
     metadata = dict(step=2, epoch=1, global_step=1, config=dict(image_size=64))
     place = save_checkpoint(folder / "checkpoints", Reconstructor(sizes), {}, metadata)
     files = {f"checkpoints/0000001/{path.name}": path.read_bytes() for path in place.iterdir()}
-    options = (folder / "options.yaml")
+    options = folder / "options.yaml"
     TrainFull(preset="paper").save(options)
     grouped = (Path(sys.modules[Config.__module__].__file__).parent / "config.yaml").read_bytes()
     yamls = [{"p.yaml": options.read_bytes()}, {"p.yaml": grouped}]
@@ -392,7 +455,9 @@ def run_formats() -> dict:
         yaml=Format(yamls, "p.yaml", of_text, read_options),
         safetensors=Format([files], "checkpoints/0000001/model.safetensors", of_safetensors, read_weights),
         card=Format([files], "checkpoints/0000001/card.json", of_json, read_weights),
-        best=Format([{"best.json": b'{"name": "validation", "value": 0.5, "global_step": 20}'}], "best.json", of_json, best),
+        best=Format(
+            [{"best.json": b'{"name": "validation", "value": 0.5, "global_step": 20}'}], "best.json", of_json, best
+        ),
     )
 
 
@@ -414,12 +479,16 @@ def verdict(read, folder: Path) -> str:
         message = explain(error)
         if "allocate" in message:
             return f"memory: {message:.200}"
-        return "refused" if str(folder) in message and "\n" not in message else f"{type(error).__name__}: {message!r:.300}"
+        return (
+            "refused" if str(folder) in message and "\n" not in message else f"{type(error).__name__}: {message!r:.300}"
+        )
     except Exception as error:
         import traceback
 
         last = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error!s:.150} at {Path(last.filename).name}:{last.lineno} ({last.line!s:.100})"
+        return (
+            f"{type(error).__name__}: {error!s:.150} at {Path(last.filename).name}:{last.lineno} ({last.line!s:.100})"
+        )
     return "read"
 
 
@@ -434,7 +503,7 @@ def child(first: int, count: int, seed: int, names: list[str], sandbox: Path):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout, said = open(os.devnull, "w"), sys.stdout
+    sys.stdout, said = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 (to the end of the process)
     counts = Counter()
     for k in range(first, count):
         name = names[k % len(names)]
@@ -475,13 +544,25 @@ def fuzz(count: int, seed: int = 0, names=()) -> tuple[Counter, list[dict]]:
         sandbox.mkdir()
         first = 0
         while first < count and len(faults) < 200:
-            command = [sys.executable, __file__, str(count), str(seed), *names, "--first", str(first), "--sandbox", sandbox]
+            command = [
+                sys.executable,
+                __file__,
+                str(count),
+                str(seed),
+                *names,
+                "--first",
+                str(first),
+                "--sandbox",
+                sandbox,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
             faults += [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"k"')]
             at = Path(folder) / "at"
             if not at.exists():
                 raise RuntimeError(done.stderr[-2000:])
-            counts.update(json.loads((Path(folder) / "counts").read_text()) if (Path(folder) / "counts").exists() else {})
+            counts.update(
+                json.loads((Path(folder) / "counts").read_text()) if (Path(folder) / "counts").exists() else {}
+            )
             if done.returncode == 0:
                 break
             k, name = at.read_text().split()
@@ -504,7 +585,8 @@ def main():
     counts, faults = fuzz(given.count, given.seed, given.formats)
     for fault in faults:
         print(re.sub(r"/tmp/\S*?/sandbox/work/", "", json.dumps(fault)))
-    print(f"{given.count} files, seed {given.seed}: {counts['read']} read, {counts['refused']} refused, {len(faults)} faults")
+    summary = f"{counts['read']} read, {counts['refused']} refused, {len(faults)} faults"
+    print(f"{given.count} files, seed {given.seed}: {summary}")
     sys.exit(bool(faults))
 
 

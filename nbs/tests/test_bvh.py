@@ -294,7 +294,10 @@ STUDIOS = {  # names of trunk and left side
         "CC_Base_{0}_Calf CC_Base_{0}_Foot CC_Base_{0}_ToeBase",
     ),
     "optitrack": ("Hip Ab Chest Neck Head", "{0}Shoulder {0}UArm {0}FArm {0}Hand {0}Thigh {0}Shin {0}Foot {0}Toe"),
-    "unity": ("Hips Spine Chest Neck Head", "{}Shoulder {}UpperArm {}LowerArm {}Hand {}UpperLeg {}LowerLeg {}Foot {}Toes"),
+    "unity": (
+        "Hips Spine Chest Neck Head",
+        "{}Shoulder {}UpperArm {}LowerArm {}Hand {}UpperLeg {}LowerLeg {}Foot {}Toes",
+    ),
     "bandai": (
         "Hips Spine Chest Neck Head",
         "Shoulder_{0} UpperArm_{0} LowerArm_{0} Hand_{0} UpperLeg_{0} LowerLeg_{0} Foot_{0} Toes_{0}",
@@ -336,8 +339,9 @@ def studio_names(studio: str) -> dict:
     return names
 
 
-def assert_as_the_file(path, places, to_ours=np.eye(3), limit=0.1):
+def assert_as_the_file(path, places, to_ours=None, limit=0.1):
     (clip,) = load_clips(path)
+    to_ours = np.eye(3) if to_ours is None else to_ours
     order = [list(SKELETON).index(name) for name in written_order()]
     for frame in range(len(clip)):
         angles = limb_angles(clip, places[frame][order], to_ours, frame)
@@ -368,7 +372,9 @@ WRITTEN = {
     "blank lines": lambda text: "\n\n" + text.replace("\n", "\n\n"),
     "one line": lambda text: text.replace("\n", " "),
     "capitals": lambda text: text.replace("Frames", "FRAMES").replace("Frame Time", "FRAME TIME"),
-    "small letters": lambda text: text.replace("JOINT", "Joint").replace("ROOT", "Root").replace("rotation", "Rotation"),
+    "small letters": lambda text: (
+        text.replace("JOINT", "Joint").replace("ROOT", "Root").replace("rotation", "Rotation")
+    ),
     "blanks before colons": lambda text: text.replace("Frames:", "Frames :").replace("Time:", "Time :"),
     "exponents": lambda text: re.sub(r"(?<=\s)(-?\d+\.\d+)(?=\s)", lambda found: f"{float(found[1]):.9e}", text),
     "turns beyond a circle": whole_turns,
@@ -398,13 +404,20 @@ def test_positions_of_every_joint(tmp_path):
     rows = []
     for row in map(str.split, motion.splitlines()):
         joints = [row[3 + 3 * k : 6 + 3 * k] for k in range(len(offsets))]
-        rows.append(" ".join(row[:3] + joints[0] + [
-            word for offset, turns in zip(offsets[1:], joints[1:]) for word in (*offset.split(), *turns)]))
+        rows.append(
+            " ".join(
+                row[:3]
+                + joints[0]
+                + [word for offset, turns in zip(offsets[1:], joints[1:]) for word in (*offset.split(), *turns)]
+            )
+        )
     (tmp_path / "clip.bvh").write_text(head + "Frame Time: 0.04\n" + "\n".join(rows) + "\n")
     assert_as_the_file(tmp_path / "clip.bvh", places)
 
 
-@pytest.mark.parametrize("text", ["", "HIERARCHY", "no clip", "\0" * 50, "HIERARCHY\nROOT Hips\n", "\n".join(["{"] * 9000)])
+@pytest.mark.parametrize(
+    "text", ["", "HIERARCHY", "no clip", "\0" * 50, "HIERARCHY\nROOT Hips\n", "\n".join(["{"] * 9000)]
+)
 def test_what_is_no_clip_is_refused_by_name(tmp_path, text):
     (tmp_path / "clip.bvh").write_text(text)
     with pytest.raises(ValueError, match="clip.bvh: ") as refused:

@@ -122,8 +122,22 @@ def test_the_maps_of_a_material(tmp_path, line, ending):
     assert_by_place(write_obj(tmp_path, TEXTURED, mtl))
 
 
-NAMES = ["my tex.png", "Tex.PNG", "tex#1.png", "tex (1).png", "t\u00e9x.png", "\u76ae\u80a4.png", "1.png", "2 2 2.png",
-         "tex.1001.png", "textures/tex.png", "-tex.png", "tex%20a.png", "tex.jpg.png", "tex;a.png"]
+NAMES = [
+    "my tex.png",
+    "Tex.PNG",
+    "tex#1.png",
+    "tex (1).png",
+    "t\u00e9x.png",
+    "\u76ae\u80a4.png",
+    "1.png",
+    "2 2 2.png",
+    "tex.1001.png",
+    "textures/tex.png",
+    "-tex.png",
+    "tex%20a.png",
+    "tex.jpg.png",
+    "tex;a.png",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,8 +158,17 @@ def test_material_libraries(tmp_path):
     mtl = "newmtl skin\nmap_Kd tex.png\n"
     (tmp_path / "other.mtl").write_text("newmtl cloth\nKd 0 0 1\n")
     (tmp_path / "my body.mtl").write_text(mtl)
-    for line in ("mtllib other.mtl p.mtl", "mtllib other.mtl\nmtllib p.mtl", "mtllib my body.mtl", 'mtllib "p.mtl"',
-                 "mtllib P.MTL", r"mtllib C:\scans\p.mtl", "mtllib ./p.mtl", "mtllib\tp.mtl", "MTLLIB p.mtl"):
+    for line in (
+        "mtllib other.mtl p.mtl",
+        "mtllib other.mtl\nmtllib p.mtl",
+        "mtllib my body.mtl",
+        'mtllib "p.mtl"',
+        "mtllib P.MTL",
+        r"mtllib C:\scans\p.mtl",
+        "mtllib ./p.mtl",
+        "mtllib\tp.mtl",
+        "MTLLIB p.mtl",
+    ):
         assert_by_place(write_obj(tmp_path, TEXTURED.replace("mtllib p.mtl", line), mtl))
 
 
@@ -158,11 +181,14 @@ GEOMETRY = {
     "colours": with_colors() + "\n" + BARE,
     "colours to 255": with_colors(255, "%.3f") + "\n" + BARE,
     "colours and alpha": with_colors(extra=" 1.0") + "\n" + BARE,
-    "negative indices": with_colors() + "\n" + "\n".join(
-        "f " + " ".join(str(int(i) - len(VERTICES)) for i in face) for face in FACES),
+    "negative indices": with_colors()
+    + "\n"
+    + "\n".join("f " + " ".join(str(int(i) - len(VERTICES)) for i in face) for face in FACES),
     "normals": with_colors() + "\n" + numbers(VERTICES, "vn") + BARE.replace(" ", " ") + "s off\n",
-    "corners of normals": with_colors() + "\n" + numbers(VERTICES, "vn") + "\n".join(
-        "f " + " ".join(f"{i + 1}//{i + 1}" for i in face) for face in FACES),
+    "corners of normals": with_colors()
+    + "\n"
+    + numbers(VERTICES, "vn")
+    + "\n".join("f " + " ".join(f"{i + 1}//{i + 1}" for i in face) for face in FACES),
     "groups, points and lines": "o person\n" + with_colors() + "\ng head arm\ns 1\np 1 2\nl 1 2 3\n" + BARE,
     "comments behind": with_colors().replace("\n", " # a vertex\n", 5) + "\n" + BARE.replace("\n", " # a face\n"),
     "tabs": with_colors().replace(" ", "\t") + "\n" + BARE.replace(" ", "\t"),
@@ -188,10 +214,19 @@ def test_textured_corners_of_every_kind(tmp_path):
     mtl = "newmtl skin\nmap_Kd tex.png\n"
     w = VT.replace("\n", " 0.0\n")
     negative = "\n".join("f " + " ".join("{0}/{0}".format(int(i) - len(VERTICES)) for i in face) for face in FACES)
-    full = V + VT + numbers(VERTICES, "vn") + "usemtl skin\n" + "\n".join(
-        "f " + " ".join(f"{i + 1}/{i + 1}/{i + 1}" for i in face) for face in FACES)
-    for body in (V + w + "usemtl skin\n" + F, V + VT + "usemtl skin\n" + negative, full,
-                 V + VT + "usemtl skin\ng a\n" + F + "usemtl skin\nl 1 2\n"):
+    full = (
+        V
+        + VT
+        + numbers(VERTICES, "vn")
+        + "usemtl skin\n"
+        + "\n".join("f " + " ".join(f"{i + 1}/{i + 1}/{i + 1}" for i in face) for face in FACES)
+    )
+    for body in (
+        V + w + "usemtl skin\n" + F,
+        V + VT + "usemtl skin\n" + negative,
+        full,
+        V + VT + "usemtl skin\ng a\n" + F + "usemtl skin\nl 1 2\n",
+    ):
         assert_by_place(write_obj(tmp_path, "mtllib p.mtl\n" + body, mtl))
 
 
@@ -201,7 +236,8 @@ def test_polygons_become_triangles(tmp_path):
     quads = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
     colors = np.concatenate([(corners[:, :2] + 1) / 2, np.full((8, 1), 0.5)], 1)
     text = numbers(np.concatenate([corners, colors], 1), "v") + "\n".join(
-        "f " + " ".join(str(i + 1) for i in quad) for quad in quads)
+        "f " + " ".join(str(i + 1) for i in quad) for quad in quads
+    )
     assert_by_place(write_obj(tmp_path, text), faces=12)
 
 
@@ -286,7 +322,7 @@ def test_texture_coordinates_repeat_and_clamp(tmp_path):
 
 def test_tiles_of_udim(tmp_path):
     "The left half in tile 1001, the right one in 1002; or the second missing."
-    right = (UV[FACES].mean(1)[:, 0] > 0.5)
+    right = UV[FACES].mean(1)[:, 0] > 0.5
     uv = np.concatenate([UV, UV + [1, 0]])
     faces = [" ".join(f"{i + 1}/{i + 1 + len(UV) * r}" for i in face) for face, r in zip(FACES, right)]
     text = "mtllib p.mtl\n" + V + numbers(uv, "vt") + "usemtl skin\n" + "".join(f"f {face}\n" for face in faces)
@@ -304,19 +340,44 @@ def test_several_materials(tmp_path):
     "An image, a colour, and one without either; of two images one is missing."
     third = len(FACES) // 3
     lines = F.splitlines(keepends=True)
-    text = ("mtllib p.mtl\n" + V + VT + "usemtl skin\n" + "".join(lines[:third]) + "usemtl red\n"
-            + "".join(lines[third:2 * third]) + "usemtl skin\n" + "".join(lines[2 * third:]))
+    text = (
+        "mtllib p.mtl\n"
+        + V
+        + VT
+        + "usemtl skin\n"
+        + "".join(lines[:third])
+        + "usemtl red\n"
+        + "".join(lines[third : 2 * third])
+        + "usemtl skin\n"
+        + "".join(lines[2 * third :])
+    )
     mesh = load_mesh(write_obj(tmp_path, text, "newmtl skin\nmap_Kd tex.png\nnewmtl red\nKd 0.8 0.1 0.1\n"))
     found, places = middle_colors(mesh)
-    assert np.allclose(found[third:2 * third], [0.8, 0.1, 0.1], atol=1e-3)
+    assert np.allclose(found[third : 2 * third], [0.8, 0.1, 0.1], atol=1e-3)
     assert np.abs(found[:third, 0] - (places[:third, 0] + 1) / 2).max() < 0.02
     assert_refused(write_obj(tmp_path, text, "newmtl skin\nmap_Kd tex.png\nnewmtl red\nmap_Kd gone.png\n"), "gone.png")
 
 
 # PLY
 
-SIZES = dict(char="b", uchar="B", short="h", ushort="H", int="i", uint="I", float="f", double="d", int8="b", uint8="B",
-             int16="h", uint16="H", int32="i", uint32="I", float32="f", float64="d")
+SIZES = dict(
+    char="b",
+    uchar="B",
+    short="h",
+    ushort="H",
+    int="i",
+    uint="I",
+    float="f",
+    double="d",
+    int8="b",
+    uint8="B",
+    int16="h",
+    uint16="H",
+    int32="i",
+    uint32="I",
+    float32="f",
+    float64="d",
+)
 
 
 def pack(form: str, kind: str, values) -> bytes:
@@ -362,9 +423,22 @@ FORMS = ("ascii", "binary_little_endian", "binary_big_endian")
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind,top", [("uchar", 255), ("uint8", 255), ("ushort", 65535), ("ushort", 255), ("short", 255),
-                                      ("int", 255), ("uint", 255), ("float", 1), ("double", 1), ("float", 255),
-                                      ("double", 255)])
+@pytest.mark.parametrize(
+    "kind,top",
+    [
+        ("uchar", 255),
+        ("uint8", 255),
+        ("ushort", 65535),
+        ("ushort", 255),
+        ("short", 255),
+        ("int", 255),
+        ("uint", 255),
+        ("float", 1),
+        ("double", 1),
+        ("float", 255),
+        ("double", 255),
+    ],
+)
 def test_colours_of_a_ply(tmp_path, form, kind, top):
     for names in (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b")):
         assert_by_place(write_ply(tmp_path, form, [colored(kind, top, names), TRIANGLES]))
@@ -372,13 +446,23 @@ def test_colours_of_a_ply(tmp_path, form, kind, top):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("count,kind,name", [("uchar", "uint", "vertex_indices"), ("int", "short", "vertex_index"),
-                                             ("uint", "ushort", "vertex_indices"), ("uint8", "int32", "vertex_index")])
+@pytest.mark.parametrize(
+    "count,kind,name",
+    [
+        ("uchar", "uint", "vertex_indices"),
+        ("int", "short", "vertex_index"),
+        ("uint", "ushort", "vertex_indices"),
+        ("uint8", "int32", "vertex_index"),
+    ],
+)
 def test_faces_of_a_ply(tmp_path, form, count, kind, name):
     faces = ("face", [(count, kind, name)], [(face,) for face in FACES])
     assert_by_place(write_ply(tmp_path, form, [colored("uchar", 255), faces]))
-    flagged = ("face", [("uchar", "flags"), (count, kind, name), ("float", "quality")],
-               [(0, face, 0.5) for face in FACES])
+    flagged = (
+        "face",
+        [("uchar", "flags"), (count, kind, name), ("float", "quality")],
+        [(0, face, 0.5) for face in FACES],
+    )
     edges = ("edge", [("int", "vertex1"), ("int", "vertex2")], [(0, 1), (1, 2)])
     assert_by_place(write_ply(tmp_path, form, [colored("uchar", 255), edges, flagged, edges], "obj_info scanned\n"))
 
@@ -424,7 +508,11 @@ def test_materials_of_a_ply(tmp_path, form):
     assert_by_place(write_ply(tmp_path, form, [("vertex", XYZ, VERTICES), ("face", faces, rows)]))
     names = [f"{kind}_{name}" for kind in ("ambient", "diffuse") for name in ("red", "green", "blue")]
     materials = ("material", [("uchar", name) for name in names], [(0, 0, 0, *row[1:]) for row in rows])
-    faces = ("face", [("uchar", "int", "vertex_indices"), ("int", "material_index")], [(f, k) for k, f in enumerate(FACES)])
+    faces = (
+        "face",
+        [("uchar", "int", "vertex_indices"), ("int", "material_index")],
+        [(f, k) for k, f in enumerate(FACES)],
+    )
     assert_by_place(write_ply(tmp_path, form, [("vertex", XYZ, VERTICES), materials, faces]))
 
 
@@ -472,8 +560,15 @@ def write_gltf(folder, primitive: dict, *, arrays: dict, node=None, binary: bool
         array = np.atleast_2d(array.T).T
         data += bytes(-len(data) % 4)
         rows[name] = len(accessors)
-        accessors.append(dict(bufferView=len(views), componentType=codes[array.dtype.str[1:]], count=len(array),
-                              type=types[array.shape[1]], **more))
+        accessors.append(
+            dict(
+                bufferView=len(views),
+                componentType=codes[array.dtype.str[1:]],
+                count=len(array),
+                type=types[array.shape[1]],
+                **more,
+            )
+        )
         views.append(dict(buffer=0, byteOffset=len(data), byteLength=array.nbytes))
         data += array.tobytes()
     image = gradient()
@@ -483,15 +578,27 @@ def write_gltf(folder, primitive: dict, *, arrays: dict, node=None, binary: bool
     data += png.read_bytes()
 
     def filled(value):
-        if isinstance(value, dict): return {name: filled(part) for name, part in value.items()}
-        if isinstance(value, list): return [filled(part) for part in value]
+        if isinstance(value, dict):
+            return {name: filled(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [filled(part) for part in value]
         return rows.get(value, value) if isinstance(value, str) else value
 
     buffer = dict(byteLength=len(data))
-    if not binary: buffer["uri"] = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
-    scene = dict(asset=dict(version="2.0"), buffers=[buffer], bufferViews=views, accessors=accessors,
-                 meshes=[dict(primitives=[filled(primitive)])], nodes=[dict(mesh=0)], scenes=[dict(nodes=[0])], scene=0,
-                 images=[dict(bufferView=len(views) - 1, mimeType="image/png")], textures=[dict(source=0)])
+    if not binary:
+        buffer["uri"] = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+    scene = dict(
+        asset=dict(version="2.0"),
+        buffers=[buffer],
+        bufferViews=views,
+        accessors=accessors,
+        meshes=[dict(primitives=[filled(primitive)])],
+        nodes=[dict(mesh=0)],
+        scenes=[dict(nodes=[0])],
+        scene=0,
+        images=[dict(bufferView=len(views) - 1, mimeType="image/png")],
+        textures=[dict(source=0)],
+    )
     scene |= filled(tables)
     text = json.dumps(scene).encode()
     path = folder / ("p.glb" if binary else "p.gltf")
@@ -509,14 +616,15 @@ SKIN = dict(pbrMetallicRoughness=dict(baseColorTexture=dict(index=0)))
 
 
 @pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize("kind,more", [("u1", dict(normalized=True)), ("u2", dict(normalized=True)), ("f4", {}),
-                                       ("u1", {}), ("u2", {})])
+@pytest.mark.parametrize(
+    "kind,more", [("u1", dict(normalized=True)), ("u2", dict(normalized=True)), ("f4", {}), ("u1", {}), ("u2", {})]
+)
 @pytest.mark.parametrize("width", [3, 4])
 def test_colours_of_a_glb(tmp_path, kind, more, width, binary):
     top = 1 if kind == "f4" else np.iinfo(kind).max
     values = np.concatenate([COLORS, np.ones((len(COLORS), 1))], 1)[:, :width] * top
     if kind == "u1" and width == 3:
-        values = np.concatenate([values, np.full((len(values), 1), 255)], 1)     # rows of four bytes
+        values = np.concatenate([values, np.full((len(values), 1), 255)], 1)  # rows of four bytes
     arrays = dict(P=POINTS, I=INDEX, C=(values.round() if top > 1 else values, more))
     arrays["C"] = (arrays["C"][0].astype(kind), more)
     primitive = dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I")
@@ -546,8 +654,11 @@ def test_faces_of_a_glb(tmp_path):
     attributes = dict(POSITION="P", COLOR_0="C")
     for mode in (5, 6):
         primitives = [dict(attributes=attributes, indices=f"I{k}", mode=mode) for k in range(len(FACES))]
-        primitives += [dict(attributes=attributes, indices="E", mode=mode), dict(attributes=attributes, mode=0),
-                       dict(attributes=attributes, indices="E", mode=1)]
+        primitives += [
+            dict(attributes=attributes, indices="E", mode=mode),
+            dict(attributes=attributes, mode=0),
+            dict(attributes=attributes, indices="E", mode=1),
+        ]
         assert_by_place(write_gltf(tmp_path, {}, arrays=arrays, meshes=[dict(primitives=primitives)]))
 
 
@@ -576,7 +687,7 @@ def test_textures_of_a_glb(tmp_path):
 def test_transformed_textures_of_a_glb(tmp_path, turn):
     "KHR_texture_transform, undone in the coordinates; and quantized coordinates, which it brings back."
     c, s = np.cos(turn), np.sin(turn)
-    matrix = np.array([[c, s], [-s, c]]) @ np.diag([2, 0.5])      # of columns (u, v), counter-clockwise with v down
+    matrix = np.array([[c, s], [-s, c]]) @ np.diag([2, 0.5])  # of columns (u, v), counter-clockwise with v down
     before = (DOWN - [0.1, 0.2]) @ np.linalg.inv(matrix).T
     transform = dict(offset=[0.1, 0.2], rotation=turn, scale=[2, 0.5], texCoord=1)
     entry = dict(index=0, extensions=dict(KHR_texture_transform=transform))
@@ -588,7 +699,7 @@ def test_transformed_textures_of_a_glb(tmp_path, turn):
 
 
 def test_quantized_numbers_of_a_glb(tmp_path):
-    "KHR_mesh_quantization: positions of 16 bits scaled by the node, coordinates as whole numbers scaled by a transform."
+    "KHR_mesh_quantization: positions of 16 bits scaled by the node, whole-number coordinates by a transform."
     used = dict(extensionsUsed=["KHR_mesh_quantization"], extensionsRequired=["KHR_mesh_quantization"])
     points = np.concatenate([(VERTICES * 10000).round(), np.zeros((len(VERTICES), 1))], 1).astype("i2")[:, :3]
     wide = np.zeros((len(points), 4), "i2")
@@ -609,13 +720,19 @@ def test_sparse_numbers_of_a_glb(tmp_path):
     wrong = VERTICES.astype("f4").copy()
     wrong[::2] = 5
     which = np.arange(0, len(wrong), 2)
-    arrays = dict(W=(which.astype("u2"), {}), R=(VERTICES[::2].astype("f4"), {}), P=(wrong, {}),
-                  C=(COLORS.astype("f4"), {}), I=INDEX)
+    arrays = dict(
+        W=(which.astype("u2"), {}),
+        R=(VERTICES[::2].astype("f4"), {}),
+        P=(wrong, {}),
+        C=(COLORS.astype("f4"), {}),
+        I=INDEX,
+    )
     primitive = dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I")
     path = write_gltf(tmp_path, primitive, arrays=arrays, binary=False)
     scene = json.loads(path.read_text())
-    scene["accessors"][2]["sparse"] = dict(count=len(which), indices=dict(bufferView=0, componentType=5123),
-                                           values=dict(bufferView=1))
+    scene["accessors"][2]["sparse"] = dict(
+        count=len(which), indices=dict(bufferView=0, componentType=5123), values=dict(bufferView=1)
+    )
     path.write_text(json.dumps(scene))
     assert_by_place(path)
 
@@ -624,13 +741,20 @@ def test_nodes_of_a_glb(tmp_path):
     "Turned, scaled, mirrored and nested; several scenes of which one is shown; without scenes; without nodes."
     arrays = dict(P=POINTS, C=(COLORS.astype("f4"), {}), I=INDEX)
     primitive = dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I")
-    nodes = [dict(mesh=0, translation=[9, 9, 9]), dict(children=[2], scale=[0.5, 0.5, 0.5]),
-             dict(mesh=0, matrix=[2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1])]
-    path = write_gltf(tmp_path, primitive, arrays=arrays, nodes=nodes, scenes=[dict(nodes=[0]), dict(nodes=[1])], scene=1)
+    nodes = [
+        dict(mesh=0, translation=[9, 9, 9]),
+        dict(children=[2], scale=[0.5, 0.5, 0.5]),
+        dict(mesh=0, matrix=[2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1]),
+    ]
+    path = write_gltf(
+        tmp_path, primitive, arrays=arrays, nodes=nodes, scenes=[dict(nodes=[0]), dict(nodes=[1])], scene=1
+    )
     assert_by_place(path)
     for missing in (dict(scenes=[]), dict(nodes=[], scenes=[]), dict(scenes=[dict(nodes=[0])])):
         assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, **missing))
-    mirrored = arrays | dict(P=((VERTICES * [1, 1, -1]).astype("f4"), {}), I=(FACES[:, ::-1].astype("u2").flatten(), {}))
+    mirrored = arrays | dict(
+        P=((VERTICES * [1, 1, -1]).astype("f4"), {}), I=(FACES[:, ::-1].astype("u2").flatten(), {})
+    )
     for node in (dict(scale=[1, 1, -1]), dict(scale=[-1, -1, -1], rotation=[0, 0, 1, 0])):
         assert_by_place(write_gltf(tmp_path, primitive, arrays=mirrored, nodes=[dict(mesh=0, **node)]))
 
@@ -643,14 +767,24 @@ def test_skins_of_a_glb(tmp_path):
     weights = np.tile(np.array([255, 0, 0, 0], "u1"), (len(VERTICES), 1))
     scale = np.diag([0.5, 0.5, 0.5, 1])
     binds = np.stack([scale, scale]).astype("f4").reshape(2, 16)
-    arrays = dict(P=((VERTICES * 2 - np.where(np.arange(len(VERTICES)) < bones, 0, 2)[:, None] * [1, 0, 0]).astype("f4"), {}),
-                  C=(COLORS.astype("f4"), {}), I=INDEX, J=(joints, {}), W=(weights, dict(normalized=True)), B=(binds, {}))
+    arrays = dict(
+        P=((VERTICES * 2 - np.where(np.arange(len(VERTICES)) < bones, 0, 2)[:, None] * [1, 0, 0]).astype("f4"), {}),
+        C=(COLORS.astype("f4"), {}),
+        I=INDEX,
+        J=(joints, {}),
+        W=(weights, dict(normalized=True)),
+        B=(binds, {}),
+    )
     primitive = dict(attributes=dict(POSITION="P", COLOR_0="C", JOINTS_0="J", WEIGHTS_0="W"), indices="I")
     nodes = [dict(mesh=0, skin=0, scale=[7, 7, 7]), dict(name="hips"), dict(name="head", translation=[1, 0, 0])]
     tables = dict(nodes=nodes, scenes=[dict(nodes=[0, 1, 2])], skins=[dict(joints=[1, 2], inverseBindMatrices="B")])
     assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, **tables))
-    arrays = dict(P=((VERTICES - [0, 0.5, 0]).astype("f4"), {}), C=(COLORS.astype("f4"), {}), I=INDEX,
-                  M=((VERTICES * 0 + [0, 1, 0]).astype("f4"), {}))
+    arrays = dict(
+        P=((VERTICES - [0, 0.5, 0]).astype("f4"), {}),
+        C=(COLORS.astype("f4"), {}),
+        I=INDEX,
+        M=((VERTICES * 0 + [0, 1, 0]).astype("f4"), {}),
+    )
     primitive = dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I", targets=[dict(POSITION="M")])
     meshes = [dict(primitives=[primitive], weights=[0.5])]
     assert_by_place(write_gltf(tmp_path, {}, arrays=arrays, meshes=meshes))
@@ -665,23 +799,26 @@ def test_wrapped_textures_of_a_glb(tmp_path, wrap, shift, sign):
     assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, **tables), 0.02)
 
 
-@pytest.mark.parametrize("change,words", [
-    (dict(extensionsRequired=["KHR_draco_mesh_compression"]), ["KHR_draco_mesh_compression"]),
-    (dict(extensionsRequired=["EXT_meshopt_compression"]), ["EXT_meshopt_compression"]),
-    (dict(extensionsRequired=["KHR_texture_basisu"]), ["KHR_texture_basisu"]),
-    (dict(asset=dict(version="1.0")), ["1.0", "2.0"]),
-    (dict(asset={}), ["2.0"]),
-    (dict(meshes=[]), ["damaged"]),
-    (dict(accessors=[]), ["damaged"]),
-    (dict(nodes=[dict(mesh=0, children=[0])]), ["node 0"]),
-    (dict(nodes=[dict(mesh=0, rotation="x")]), ["damaged"]),
-    (dict(scene=7), ["damaged"]),
-    (dict(images=[dict(uri="gone.png")]), ["gone.png", "not there"]),
-    (dict(images=[dict(uri="data:image/png;base64,@@@@")]), ["image"]),
-    (dict(textures=[dict(extensions=dict(KHR_texture_basisu=dict(source=0)))]), ["without an image"]),
-    (dict(buffers=[dict(byteLength=10, uri="gone.bin")]), ["gone.bin", "not there"]),
-    (dict(materials=[dict(pbrMetallicRoughness=dict(baseColorTexture=dict(index=0, texCoord=3)))]), ["TEXCOORD_3"]),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (dict(extensionsRequired=["KHR_draco_mesh_compression"]), ["KHR_draco_mesh_compression"]),
+        (dict(extensionsRequired=["EXT_meshopt_compression"]), ["EXT_meshopt_compression"]),
+        (dict(extensionsRequired=["KHR_texture_basisu"]), ["KHR_texture_basisu"]),
+        (dict(asset=dict(version="1.0")), ["1.0", "2.0"]),
+        (dict(asset={}), ["2.0"]),
+        (dict(meshes=[]), ["damaged"]),
+        (dict(accessors=[]), ["damaged"]),
+        (dict(nodes=[dict(mesh=0, children=[0])]), ["node 0"]),
+        (dict(nodes=[dict(mesh=0, rotation="x")]), ["damaged"]),
+        (dict(scene=7), ["damaged"]),
+        (dict(images=[dict(uri="gone.png")]), ["gone.png", "not there"]),
+        (dict(images=[dict(uri="data:image/png;base64,@@@@")]), ["image"]),
+        (dict(textures=[dict(extensions=dict(KHR_texture_basisu=dict(source=0)))]), ["without an image"]),
+        (dict(buffers=[dict(byteLength=10, uri="gone.bin")]), ["gone.bin", "not there"]),
+        (dict(materials=[dict(pbrMetallicRoughness=dict(baseColorTexture=dict(index=0, texCoord=3)))]), ["TEXCOORD_3"]),
+    ],
+)
 def test_a_wrong_glb_is_refused_by_name(tmp_path, change, words):
     arrays = dict(P=POINTS, I=INDEX, T=(DOWN, {}))
     primitive = dict(attributes=dict(POSITION="P", TEXCOORD_0="T"), indices="I", material=0)
@@ -694,7 +831,7 @@ def test_compressed_parts_that_are_not_required_are_refused(tmp_path):
     draco = dict(extensions=dict(KHR_draco_mesh_compression=dict(bufferView=0, attributes=dict(POSITION=0))))
     primitive = dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I", **draco)
     path = write_gltf(tmp_path, primitive, arrays=arrays, binary=False)
-    assert_by_place(path)                              # an uncompressed copy lies beside
+    assert_by_place(path)  # an uncompressed copy lies beside
     scene = json.loads(path.read_text())
     for accessor in scene["accessors"]:
         del accessor["bufferView"]

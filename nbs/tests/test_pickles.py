@@ -185,7 +185,12 @@ def test_parameters_of_half_precision_and_of_lists(tmp_path):
 
     from recon.data.formats.parameters import read_params
 
-    for value in (torch.tensor(POSE).half(), POSE.astype("f2"), list(POSE), torch.nn.Parameter(torch.tensor(POSE)[None])):
+    for value in (
+        torch.tensor(POSE).half(),
+        POSE.astype("f2"),
+        list(POSE),
+        torch.nn.Parameter(torch.tensor(POSE)[None]),
+    ):
         found = read_params(write_params(tmp_path / "p.pkl", dict(body_pose=value, betas=None, extra={"a": [1]})))
         assert list(found) == ["body_pose"] and np.allclose(found["body_pose"], POSE, atol=1e-3)
 

@@ -68,8 +68,13 @@ def test_a_mask_in_a_file_of_its_own(folder, anny, ours, place, kind):
     (folder / "images" / "casual.png").unlink()
     write(folder / "images" / "casual.jpg", on(front, (90, 160, 30)))
     mask = front[..., 3]
-    kinds = dict(grey=mask, rgb=mask[..., None].repeat(3, -1), alpha=front, sixteen=mask.astype(np.uint16) * 257,
-                 bilevel=(mask > 127).astype(np.uint8) * 255)
+    kinds = dict(
+        grey=mask,
+        rgb=mask[..., None].repeat(3, -1),
+        alpha=front,
+        sixteen=mask.astype(np.uint16) * 257,
+        bilevel=(mask > 127).astype(np.uint8) * 255,
+    )
     path = folder / place
     path.parent.mkdir(exist_ok=True)
     write(path, kinds[kind])
@@ -111,7 +116,7 @@ def test_images_of_every_depth_and_shape(folder, anny, ours, side, kind):
         Image.fromarray(rgba).quantize(256).save(path)
     if kind == "grey and alpha":
         Image.fromarray(rgba).convert("LA").save(path)
-    if kind in ("wide", "tall"):     # of both sides: a photo that was not cropped to a square
+    if kind in ("wide", "tall"):  # of both sides: a photo that was not cropped to a square
         width = rgba.shape[1]
         for sub in ("images", "back_images"):
             edges = ((0, 0), (width // 4, width // 4), (0, 0)) if kind == "wide" else ((0, 0), (0, 0), (0, 0))
@@ -120,7 +125,7 @@ def test_images_of_every_depth_and_shape(folder, anny, ours, side, kind):
                 padded = padded[:, width // 8 : -(width // 8)]
             write(folder / sub / "casual.png", padded)
     found = item(folder, anny) if kind != "wide" else None
-    if kind == "wide":               # the body belongs to the square image
+    if kind == "wide":  # the body belongs to the square image
         vertices = trimesh.load(folder / "body" / "casual.ply", process=False).vertices
         trimesh.PointCloud(vertices / 1.5).export(folder / "body" / "casual.ply")
         found = item(folder, anny)
@@ -134,15 +139,22 @@ def test_images_of_every_depth_and_shape(folder, anny, ours, side, kind):
 WRONG = {
     "no alpha": (lambda folder: write(folder / "images" / "casual.png", pixels("images")[..., :3]), "no alpha"),
     "a mask that is everything": (
-        lambda folder: write(folder / "images" / "casual.png", np.full((64, 64, 4), 255, np.uint8)), "covers everything"),
+        lambda folder: write(folder / "images" / "casual.png", np.full((64, 64, 4), 255, np.uint8)),
+        "covers everything",
+    ),
     "an empty mask": (lambda folder: write(folder / "images" / "casual.png", np.zeros((64, 64, 4), np.uint8)), "empty"),
     "two files": (lambda folder: write(folder / "images" / "casual.webp", pixels("images")), "two files"),
     "two cases": (lambda folder: write(folder / "images" / "casual.jpg", pixels("images")), "two files"),
-    "two bodies": (lambda folder: shutil.copyfile(folder / "body" / "casual.ply", folder / "body" / "casual_smplx.ply"),
-                   "two bodies"),
+    "two bodies": (
+        lambda folder: shutil.copyfile(folder / "body" / "casual.ply", folder / "body" / "casual_smplx.ply"),
+        "two bodies",
+    ),
     "no back": (lambda folder: (folder / "back_images" / "casual.png").unlink(), "back image"),
     "no body": (lambda folder: (folder / "body" / "casual.ply").unlink(), "no body for casual"),
-    "a damaged image": (lambda folder: (folder / "images" / "casual.png").write_bytes(b"\x89PNG\r\n\x1a\nno"), "casual.png"),
+    "a damaged image": (
+        lambda folder: (folder / "images" / "casual.png").write_bytes(b"\x89PNG\r\n\x1a\nno"),
+        "casual.png",
+    ),
     "a cut image": (lambda folder: cut(folder / "images" / "casual.png"), "casual.png"),
     "a cut body": (lambda folder: cut(folder / "body" / "casual.ply"), "casual.ply"),
     "a mask of another size": (lambda folder: mask_of(folder, (32, 32)), "32 x 32 pixels; its image has"),

@@ -55,8 +55,8 @@ def check_size(name: str, value: np.ndarray):
         if value.size > 45 and value.size != 135:
             raise ValueError(f"{name} has {value.size} numbers; expected at most 45 of one hand, or 15 matrices")
     elif count and value.size not in (3*count, 9*count):
-        raise ValueError(f"{name} has {value.size} numbers, of shape {value.shape}; expected {3*count} (axis-angles) or "
-                         f"{9*count} (rotation matrices) of one body")
+        raise ValueError(f"{name} has {value.size} numbers, of shape {value.shape}; expected {3*count} (axis-angles) "
+                         f"or {9*count} (rotation matrices) of one body")
     elif not count and value.ndim > 1 and value.size != max(value.shape):
         raise ValueError(f"{name} has shape {value.shape}; expected one row, of one body")
 
