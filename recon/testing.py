@@ -69,7 +69,9 @@ def example_photo(
     vertices = trimesh.load(root()/"data"/"examples"/"body"/f"{name}.ply", process=False).vertices
     weights = load_anny().keypoints.regression_weights[:, :len(vertices)].numpy()
     points = no_keypoints()
-    points.body[FROM_BODY_25] = np.c_[((weights @ vertices)[:, :2]*[1, -1] + 1)*128, np.ones(23)]   # 256 pixels wide
+    places = ((weights @ vertices)[:, :2]*[1, -1] + 1)*128        # the photo is 256 pixels wide
+    known = weights.sum(1) > .99                                 # eyes and ears hang on vertices that bodies leave out
+    points.body[FROM_BODY_25] = np.where(known[:, None], np.c_[places, np.ones(23)], 0)
     points.body[1] = points.body[[2, 5]].mean(0)
     points.body[8] = points.body[[9, 12]].mean(0)
     write_keypoints(folder/f"{name}_keypoints.json", [points])
