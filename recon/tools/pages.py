@@ -164,6 +164,8 @@ STAGES = {
     "00_build_dataset": "00_build_dataset",
     "01_train_normal": "01_train_normal",
     "02_train_full_pred": "02_train_full",
+    "03_fit": "03_fit",
+    "04_hallucinate": "04_hallucinate",
     "05_reconstruct": "05_reconstruct",
     "06_evaluate": "06_evaluate",
 }
@@ -180,6 +182,7 @@ def main(argv: list[str] | None = None):
         print(path)
     if not given.demo: return
     for executed, stage in STAGES.items():
+        if not (given.demo/f"{executed}.ipynb").exists(): continue      # a demo without photos
         print(stage, adopt_outputs(root()/"nbs"/f"{stage}.ipynb", given.demo/f"{executed}.ipynb"), "cells with outputs")
 
 
