@@ -24,7 +24,7 @@ help:
 	@echo "make bench-back what generated backs are worth: images and meshes of held-out people"
 	@echo "make profile    where the time of a training step goes, on the data set of the demo"
 	@echo "make sheet      the first 48 procedural people on one picture, nbs/people_sheet.jpg"
-	@echo "make back       train the network that paints backs, on the data set of the demo: about 7 minutes"
+	@echo "make back       train the network that paints backs, on the data set of the demo: about 10 minutes"
 	@echo "make weights    train the weights of data/models/recon again: about an hour, in legs of any length"
 	@echo "make lab        open JupyterLab on the data explorer"
 	@echo "make doctor     what this machine has, and what is missing"
