@@ -415,7 +415,7 @@ def _read_npy(file, size: int, name: str) -> np.ndarray | None:
     if kind.hasobject: return None
     if math.prod(shape)*kind.itemsize != size - file.tell():
         raise ValueError(f"{name} promises {shape} of {kind}; it has {size - file.tell()} bytes")
-    return _make_array(_make_dtype(kind.str), shape, file.read(), "F" if fortran else "C")
+    return _make_array(_make_dtype(kind.str, kind.str[0]), shape, file.read(), "F" if fortran else "C")
 
 # %% ../../nbs/body/pickles.ipynb #144ed757
 def load_npz(path: Path, names: tuple = None) -> dict[str, np.ndarray]:

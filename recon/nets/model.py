@@ -206,7 +206,8 @@ def predict_normals(
     body: Tensor = None,  # (B,4,H,W) of `body_normal_maps`, for a model with `body_normal_input`
 ) -> Tensor:              # (B,3,H,W) towards the image's own camera; multiply by the mask before use
     "Predict normal maps."
-    with self._autocast(images): return self.nrm_encoder(images, body).to(images.dtype)
+    seen = (images,) if body is None else (images, body)
+    with self._autocast(images): return self.nrm_encoder(*seen).to(images.dtype)
 
 @patch
 def predict_both(self: Reconstructor, batch: Batch) -> dict[str, Tensor]:
