@@ -9,12 +9,13 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo results test test-diffusion fuzz photo app bench bench-mesh bench-back profile sheet back weights lab doctor clean
+.PHONY: help demo results test test-diffusion campaign fuzz photo app bench bench-mesh bench-back profile sheet back weights lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
 	@echo "make results    write the numbers of the finished demo, with commit, machine and date, to data/results.json"
 	@echo "make test       run every test"
+	@echo "make campaign   the tests that run for minutes: 200 kills, 10,000 pickles"
 	@echo "make fuzz       read 10,000 damaged files of every format, each within limits of time and memory: minutes"
 	@echo "make test-diffusion  install diffusers and transformers, and test the latent diffusion with tiny networks"
 	@echo "make photo      what photos need: MediaPipe's networks (53 MB, once) and their runner"
@@ -46,6 +47,9 @@ test-diffusion: $(READY)
 	@$(PIP) -c $(PINS) -e '.[diffusion]' || $(PIP) -e '.[diffusion]'
 	@$(BIN)/pytest nbs/tests/test_back.py -k diffusion
 	@for name in sith diffusion; do $(BIN)/nbdev_test --path nbs/back/$$name.ipynb --do_print || exit 1; done
+
+campaign: $(READY)
+	@$(BIN)/pytest nbs/tests -m campaign
 
 photo: $(READY)
 	@$(PIP) -c $(PINS) -e '.[photo]' || $(PIP) -e '.[photo]'
