@@ -98,6 +98,7 @@ def reading(path: str | Path, advice: str = "export it again"):
     "Raise what damaged contents of a file raise as a ValueError of one line that names it."
     try: yield
     except _OF_CONTENTS as error:
+        if isinstance(error, FileNotFoundError): raise                           # what is not there is not damaged
         if isinstance(error, OSError) and error.filename is not None: raise      # no fault of the contents
         text = " ".join(str(error).split())
         if isinstance(error, ValueError) and _names_a_file(text, Path(path)):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIGHT', 'KEY_OPTIONS', 'Reconstruct', 'select_subjects', 'open_inputs', 'mesh_formats', 'clip_file', 'write_textured',
-           'write_light', 'write_meshes', 'build_metadata', 'build_key', 'is_finished', 'check_name', 'subject_files',
+           'write_light', 'write_meshes', 'build_metadata', 'build_key', 'is_finished', 'subject_files',
            'reconstruct_subject', 'prepared_place', 'write_subject_page', 'photo_facts', 'reconstruct_mesh',
            'write_sheet', 'format_report', 'open_model', 'reconstruct_all', 'SubjectsFailed', 'raise_failures', 'main',
            'cli']
@@ -162,12 +162,6 @@ def is_finished(folder: Path, name: str, key: str) -> bool:
     return card.get("key") == key and all((folder/file).exists() for file in card["files"])
 
 # %% ../nbs/05_reconstruct.ipynb #c00ccd68
-def check_name(name: str) -> str:
-    "Return the name of a subject; raise `ValueError` where its files would lie outside the folder of the meshes."
-    if name in ("", ".", "..") or name != Path(name).name or "\\" in name or not name.isprintable():
-        raise ValueError(f"subject {name!r} cannot name a file; rename it in the dataset or folder")
-    return name
-
 def subject_files(folder: Path, name: str) -> list[Path]:
     "Return the files of a subject that are there, the card first."
     places = [folder, folder/"textured", folder/"rigged", folder/"light"]
@@ -177,6 +171,7 @@ def subject_files(folder: Path, name: str) -> list[Path]:
 # %% ../nbs/05_reconstruct.ipynb #0a750669
 def reconstruct_subject(cfg: Reconstruct, model, subjects, name: str, metadata: dict) -> tuple[Path, dict | None]:
     "Reconstruct one subject; return its mesh file and a report, None where the files were made before."
+    from recon.data.names import check_name
     folder = resolve_path(cfg.save_root)
     path = folder/f"{check_name(name)}.glb"
     item, scan = subjects.inputs(name), subjects.scan(name)

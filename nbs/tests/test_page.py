@@ -1,5 +1,6 @@
 "The page to send, opened from disk in a real browser."
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,20 +20,29 @@ def ball_page(folder):
     return folder/"page.html"
 
 
-def test_it_shows_the_mesh_turns_it_and_changes_its_colours_without_a_network(tmp_path):
+@contextmanager
+def opened(path, width, height):
+    "A page opened from disk, small enough to send; at the end nothing was fetched and the console held no error."
     from playwright.sync_api import sync_playwright
 
-    path = ball_page(tmp_path)
     assert path.stat().st_size < 8e6
     wrong, fetched = [], []
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1000, "height": 1000})
+        page = browser.new_page(viewport={"width": width, "height": height})
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("request", lambda request: fetched.append(request.url))
         page.goto(path.as_uri())
         page.wait_for_function("document.body.dataset.ready === 'true'", timeout=60*SECONDS)
+        yield page
+        browser.close()
+    assert not wrong
+    assert not [url for url in fetched if not url.startswith(("file:", "data:", "blob:", "about:"))]
+
+
+def test_it_shows_the_mesh_turns_it_and_changes_its_colours_without_a_network(tmp_path):
+    with opened(ball_page(tmp_path), 1000, 1000) as page:
         assert page.locator("h1").inner_text() == "<b>ball</b>", "a title is text"
         frame = page.wait_for_selector("iframe")
 
@@ -46,9 +56,6 @@ def test_it_shows_the_mesh_turns_it_and_changes_its_colours_without_a_network(tm
         page.get_by_role("button", name="blue").click()
         red, _, blue = middle()
         assert blue > red + 60
-        browser.close()
-    assert not wrong
-    assert not [url for url in fetched if not url.startswith(("file:", "data:", "blob:", "about:"))]
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +71,10 @@ def reconstructed(tmp_path_factory):
 
 
 def test_stage_05_writes_a_page_that_opens_from_disk(reconstructed):
-    from playwright.sync_api import sync_playwright
-
-    assert reconstructed.stat().st_size < 8e6
     card = json.loads(reconstructed.with_suffix(".json").read_text())
     assert "casual.html" in card["files"] and card["back"] == "given"
     assert abs(sum(card["origin"].values()) - 1) < 1e-6 and .3 < card["origin"]["seen"] < .6
-    wrong, fetched = [], []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1200, "height": 1600})
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        page.on("request", lambda request: fetched.append(request.url))
-        page.goto(reconstructed.as_uri())
-        page.wait_for_function("document.body.dataset.ready === 'true'", timeout=60*SECONDS)
+    with opened(reconstructed, 1200, 1600) as page:
         text = page.inner_text("body")
         missing = {"cut-out", "back view", "To mistrust", "seen in the photo", "stage 3", "faces"}
         assert not [part for part in missing if part not in text]
@@ -89,12 +85,9 @@ def test_stage_05_writes_a_page_that_opens_from_disk(reconstructed):
             page.wait_for_timeout(2*SECONDS)
             shown[mode] = pixels(frame)
         page.screenshot(path=str(reconstructed.with_suffix(".png")), full_page=True)
-        browser.close()
     assert np.abs(shown["colours"] - shown["normals"]).mean() > 1 < np.abs(shown["origin"] - shown["normals"]).mean()
     blue = shown["origin"][..., 2] - shown["origin"][..., 0] > 40
     assert blue.mean() > .01, f"the front is {ORIGIN_COLORS[0]}, seen"
-    assert not wrong
-    assert not [url for url in fetched if not url.startswith(("file:", "data:", "blob:", "about:"))]
 
 
 def test_no_page_where_it_is_switched_off(reconstructed, tmp_path):

@@ -26,7 +26,7 @@ from ..body.anny import load_anny
 from ..files import atomic_write
 from ..fitting.lifter import FROM_BODY_25
 from ..fitting.photo import LIMB_ENDS, LIMB_JOINTS, SWAPS, Correction, PhotoFit, Score, from_dict, mend, score_fit
-from ..fitting.skeleton import joints, slices
+from ..fitting.skeleton import joint_named, slices
 from ..photo.keypoints import read_keypoints
 from ..photo.load import load_photo
 from ..photo.matte import Placement
@@ -141,7 +141,7 @@ def joint_angles(self: Work, joint: str) -> list[float]:
 @patch
 def turn_joint(self: Work, joint: str, degrees: list[float]):
     "Turn a joint to `degrees`, within its limits."
-    kind = next(one for one in joints() if one.name == joint)
+    kind = joint_named(joint)
     wanted = torch.deg2rad(torch.tensor(degrees).clamp(kind.low, kind.high))
     self.fit.best.angles[0, slices()[joint]] = wanted
 

@@ -28,7 +28,7 @@ from ..body.anny import load_anny
 from ..config import explain
 from ..files import resolve_path
 from ..fitting.prior import anny_age
-from ..fitting.skeleton import joints
+from ..fitting.skeleton import joint_named, joints
 from ..viz.fits import render_body
 from ..viz.sheets import over_white
 from ..viz.subject_page import BACKS
@@ -105,20 +105,14 @@ class Workbench(Viewer):
         self.is_filling = False      # controls are being set by the bench, not by a person
         self.status = widgets.HTML()
         self.log = widgets.HTML()
+        self.buttons = []            # that start a step
+        self.earlier = widgets.Dropdown(options=[("", "")], description="open", **control_width(260))
 
     def saved(self) -> dict:
         "Return what a notebook keeps: the photos that are there."
         names = ", ".join(list_work(self.folder)) or "none yet"
         text = "The workbench for one photo. Open this notebook in JupyterLab, or type `make app`."
         return {"text/plain": f"{text}\nPhotos in {self.folder.name}: {names}"}
-
-    def controls(self) -> list:
-        "Build all panels."
-        self.fill_list()
-        self.say("Drop a photo of one person, from head to feet.")
-        panels = [self.photo_panel(), self.status, self.log, self.fit_panel, self.back_panel, self.mesh_panel]
-        self.show()
-        return panels
 
 # %% ../../nbs/app/workbench.ipynb #370e4e39
 @patch
@@ -169,24 +163,15 @@ def button(self: Workbench, text: str, action, style: str = "") -> widgets.Butto
     self.buttons.append(button)
     return button
 
-Workbench.buttons = property(lambda self: self.__dict__.setdefault("_buttons", []))
-
 # %% ../../nbs/app/workbench.ipynb #cccc74e7
 @patch
-def photo_panel(self: Workbench) -> widgets.Widget:
+def build_photo(self: Workbench) -> widgets.Widget:
     "Build the place to drop a photo, the list of earlier ones, and who is meant."
     drop = PhotoDrop(self.receive, self.refuse)
     self.person = widgets.Dropdown(options=[("the largest", "auto")], description="person", **control_width(190))
     self.person.observe(lambda _: self.choose_person(), "value")
     self.earlier.observe(lambda change: self.open_earlier(change["new"]), "value")
     return widgets.VBox([drop, control_row(self.earlier, self.person, self.automatic)])
-
-@patch(as_prop=True)
-def earlier(self: Workbench) -> widgets.Dropdown:
-    "The list of photos that are there."
-    if "_earlier" not in self.__dict__:
-        self._earlier = widgets.Dropdown(options=[("", "")], description="open", **control_width(260))
-    return self._earlier
 
 # %% ../../nbs/app/workbench.ipynb #ddd157ed
 @patch
@@ -272,17 +257,15 @@ def joint_controls(self: Workbench) -> widgets.Widget:
     return widgets.VBox([self.joint, control_row(*self.angles)])
 
 # %% ../../nbs/app/workbench.ipynb #584c109a
-@patch(as_prop=True)
-def fit_panel(self: Workbench) -> widgets.Widget:
-    "The picture with keypoints, and what can be said beside it."
-    if "_fit_panel" not in self.__dict__:
-        self.picture = KeypointPicture(self.move)
-        hint = widgets.HTML("<small>Drag a keypoint, or go to it with Tab and move it with the arrow keys (Shift: "
-                            "farther). Left is blue and round, right is orange and square.</small>")
-        left = widgets.VBox([self.picture, hint], layout=dict(flex="1 1 420px", max_width="580px"))
-        right = widgets.VBox(self.fit_controls(), layout=dict(flex="1 1 380px"))
-        self._fit_panel = widgets.VBox([widgets.HTML("<h3>Fit</h3>"), control_row(left, right)])
-    return self._fit_panel
+@patch
+def build_fit(self: Workbench) -> widgets.Widget:
+    "Build the picture with keypoints, and what can be said beside it."
+    self.picture = KeypointPicture(self.move)
+    hint = widgets.HTML("<small>Drag a keypoint, or go to it with Tab and move it with the arrow keys (Shift: "
+                        "farther). Left is blue and round, right is orange and square.</small>")
+    left = widgets.VBox([self.picture, hint], layout=dict(flex="1 1 420px", max_width="580px"))
+    right = widgets.VBox(self.fit_controls(), layout=dict(flex="1 1 380px"))
+    return widgets.VBox([widgets.HTML("<h3>Fit</h3>"), control_row(left, right)])
 
 # %% ../../nbs/app/workbench.ipynb #8e2e8ed1
 @patch
@@ -317,7 +300,7 @@ def show_joint(self: Workbench):
     "Set the sliders to the angles of the chosen joint."
     if not self.work: return
     self.is_filling = True
-    kind = next(joint for joint in joints() if joint.name == self.joint.value)
+    kind = joint_named(self.joint.value)
     values = self.work.joint_angles(kind.name)
     for k, slider in enumerate(self.angles):
         slider.layout.display = "" if k < kind.size else "none"
@@ -333,7 +316,7 @@ def show_joint(self: Workbench):
 def turn_joint(self: Workbench):
     "Turn the chosen joint as the sliders say, and show it."
     if self.is_filling or not self.work: return
-    kind = next(joint for joint in joints() if joint.name == self.joint.value)
+    kind = joint_named(self.joint.value)
     self.work.turn_joint(kind.name, [slider.value for slider in self.angles[:kind.size]])
     self.work.save()
     self.show_fit()
@@ -379,14 +362,12 @@ def fit_again(self: Workbench):
     if self.work and self.run("fitting again", self.work.fit_again): self.show()
 
 # %% ../../nbs/app/workbench.ipynb #6db084c1
-@patch(as_prop=True)
-def back_panel(self: Workbench) -> widgets.Widget:
-    "The strip of back views."
-    if "_back_panel" not in self.__dict__:
-        self.strip = PictureStrip(self.choose_back)
-        paint = self.button("paint the back", self.paint)
-        self._back_panel = widgets.VBox([widgets.HTML("<h3>Back view</h3>"), paint, self.strip])
-    return self._back_panel
+@patch
+def build_back(self: Workbench) -> widgets.Widget:
+    "Build the strip of back views."
+    self.strip = PictureStrip(self.choose_back)
+    paint = self.button("paint the back", self.paint)
+    return widgets.VBox([widgets.HTML("<h3>Back view</h3>"), paint, self.strip])
 
 @patch
 def paint(self: Workbench) -> bool:
@@ -418,18 +399,16 @@ def choose_back(self: Workbench, number: int):
     self.say("another back view is used; reconstruct to see it")
 
 # %% ../../nbs/app/workbench.ipynb #4ef638b8
-@patch(as_prop=True)
-def mesh_panel(self: Workbench) -> widgets.Widget:
-    "Photo and mesh side by side, and the files."
-    if "_mesh_panel" not in self.__dict__:
-        self.photo = widgets.HTML(layout=dict(flex="1 1 280px", max_width="420px"))
-        self.viewer = widgets.VBox(layout=dict(flex="2 1 520px", min_width="0"))
-        make = self.button("reconstruct", self.reconstruct, "primary")
-        self.downloads = [Download(lambda kind=kind: self.find(kind), text=f"download {kind}") for kind in FILES]
-        self.buttons.extend(self.downloads)
-        both = widgets.HBox([self.photo, self.viewer], layout=dict(flex_flow="row wrap", grid_gap="8px"))
-        self._mesh_panel = widgets.VBox([widgets.HTML("<h3>Mesh</h3>"), make, both, control_row(*self.downloads)])
-    return self._mesh_panel
+@patch
+def build_mesh(self: Workbench) -> widgets.Widget:
+    "Build photo and mesh side by side, and the files."
+    self.photo = widgets.HTML(layout=dict(flex="1 1 280px", max_width="420px"))
+    self.viewer = widgets.VBox(layout=dict(flex="2 1 520px", min_width="0"))
+    make = self.button("reconstruct", self.reconstruct, "primary")
+    self.downloads = [Download(lambda kind=kind: self.find(kind), text=f"download {kind}") for kind in FILES]
+    self.buttons.extend(self.downloads)
+    both = widgets.HBox([self.photo, self.viewer], layout=dict(flex_flow="row wrap", grid_gap="8px"))
+    return widgets.VBox([widgets.HTML("<h3>Mesh</h3>"), make, both, control_row(*self.downloads)])
 
 # %% ../../nbs/app/workbench.ipynb #2cce7984
 @patch
@@ -468,10 +447,19 @@ def show_mesh(self: Workbench):
 @patch
 def show(self: Workbench):
     "Show what there is of the work; hide the panels of a photo that is not there."
-    panels = (self.fit_panel, self.back_panel, self.mesh_panel)
-    for panel in panels: panel.layout.display = "" if self.work else "none"
+    for panel in self.panels: panel.layout.display = "" if self.work else "none"
     if not self.work: return
     self.show_said()
     self.show_fit()
     self.show_backs()
     self.show_mesh()
+
+@patch
+def controls(self: Workbench) -> list:
+    "Build all panels."
+    self.fill_list()
+    self.say("Drop a photo of one person, from head to feet.")
+    photo = self.build_photo()
+    self.panels = [self.build_fit(), self.build_back(), self.build_mesh()]
+    self.show()
+    return [photo, self.status, self.log, *self.panels]

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .folder import FrontView
+from .folder import front_view
 from .sith import SithInputs, SithModel, diffusion_loss, load_projection, sith_inputs, training_groups
 from ..body.priors import fill_outside
 from ..data.reader import ReconDataset
 from ..data.subjects import RestBody
+from ..files import atomic_write
 
 # %% ../../nbs/back/diffusion.ipynb #21a6da1b
 def training_item(
@@ -35,9 +36,7 @@ def training_item(
     background: Tensor,  # (3,) in [0,1], behind front and back
 ) -> tuple[SithInputs, Tensor]:   # conditions (B=1); back (1,3,S,S) in [-1,1]
     "What the networks see of a view, and its opposite as the back camera sees it."
-    image, mask = item["front_rgb_img"]/2 + .5, item["front_mask"]
-    view = FrontView(fill_outside(image, mask[0] > .9), mask, item["smpl_v"], body)
-    inputs = sith_inputs(view, uv, size)
+    inputs = sith_inputs(front_view(item, body), uv, size)
     behind, flat = item["back_mask"], background[:, None, None]
     back = fill_outside(item["back_rgb_img"]/2 + .5, behind[0] > .9)*behind + flat*(1 - behind)
     outside = 1 - inputs.hint[:, 7:].flip(3)                # the hint ends with the mirrored mask
@@ -139,12 +138,11 @@ class DiffusionState:
 def save(self: DiffusionState, folder: Path, keep: int = 0):
     "Write `checkpoint-N`; remove all but the last `keep`, 0: none."
     target = folder/f"checkpoint-{self.step}"
-    partial = folder/f".checkpoint-{self.step}"
-    shutil.rmtree(partial, ignore_errors=True)
-    self.model.save(partial, TRAINED)
-    torch.save(dict(optimizer=self.optimizer.state_dict(), average=self.average, step=self.step), partial/"state.pt")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    state = dict(optimizer=self.optimizer.state_dict(), average=self.average, step=self.step)
+    with atomic_write(target) as partial:
+        self.model.save(partial, TRAINED)
+        torch.save(state, partial/"state.pt")
+        shutil.rmtree(target, ignore_errors=True)
     if keep:
         for old in checkpoints(folder)[:-keep]: shutil.rmtree(old)
 

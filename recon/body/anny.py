@@ -141,6 +141,11 @@ class PosedBody:
     heads: Tensor     # (163,3) start of each bone in the rest pose
     bones: Tensor     # (163,4,4) motion of each bone from the rest pose
 
+    def starts(self, rows, dtype: torch.dtype = torch.float32) -> Tensor:   # (N,) numbers of bones, to (N,3)
+        "Where bones start in the pose."
+        motion, heads = (part[rows].to(dtype) for part in (self.bones, self.heads))
+        return (motion[:, :3, :3] @ heads[..., None])[..., 0] + motion[:, :3, 3]
+
 # %% ../../nbs/body/anny.ipynb #7ae9c97f
 FIRST_BONES = dict(root="torso", neck01="head", upperarm01="arms", wrist="hands", upperleg01="legs", foot="feet")
 

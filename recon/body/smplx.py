@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REQUIRED_ARRAYS', 'OPTIONAL_ARRAYS', 'JOINTS', 'HAND', 'HANDS', 'NAMES', 'SHAPES', 'PARTS', 'FIRST_JOINTS',
-           'read_model_file', 'find_model_file', 'axis_angle_to_matrix', 'SmplBody', 'hand_angles', 'pose_smpl',
-           'stand_in', 'load_smpl', 'smpl_model']
+           'read_model_file', 'find_model_file', 'axis_angle_to_matrix', 'SmplBody', 'hand_angles', 'walk_joints',
+           'pose_smpl', 'stand_in', 'load_smpl', 'smpl_model']
 
 # %% ../../nbs/body/smplx.ipynb #4ba7111e
 from functools import lru_cache
@@ -135,7 +135,7 @@ def _shape(body: SmplBody, given: dict) -> Tensor:
         shaped = shaped + shapes[..., :len(weights)] @ weights[:shapes.shape[-1]]
     return shaped
 
-def _walk(parents: list[int], rest: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+def walk_joints(parents: list[int], rest: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
     "Global rotations (J,3,3) and positions (J,3) of joints from their rest positions and own rotations."
     turn, place = [turns[0]], [rest[0]]
     for joint, parent in enumerate(parents[1:], 1):
@@ -156,7 +156,7 @@ def pose_smpl(
     rest = body.regressor @ shaped
     turns = axis_angle_to_matrix(_angles(body, given, pca, flat))
     corrected = shaped + body.correctives @ (turns[1:] - torch.eye(3).to(turns)).flatten()
-    turn, place = _walk(body.parents, rest, turns)
+    turn, place = walk_joints(body.parents, rest, turns)
     move = place - (turn @ rest[..., None])[..., 0]
     turned = torch.einsum("vj,jab,vb->va", body.weights, turn, corrected) + body.weights @ move
     shift = given["transl"].reshape(3) if "transl" in given else 0

@@ -122,10 +122,10 @@ def make_tasks(cfg, folder: Path) -> tuple[dict[str, dict], dict[str, list]]:
     found = subject_specs(cfg)
     tasks = {}
     parts = split_subjects(cfg, found)
-    missing = parts["train"][1::2] if cfg.body_error else []
+    misfits = set(parts["train"][1::2]) if cfg.body_error else set()
     for made in found.values():
         for name, spec in made.items():
-            if name in missing: spec = spec | dict(body_error=cfg.body_error)
+            if name in misfits: spec = spec | dict(body_error=cfg.body_error)
             options = file_options(cfg) | dict(keep_scan=name not in parts["train"])
             key = build_key(spec, **options)
             tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=spec, recipe=key, **options)

@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..body.anny import PosedBody, load_anny, one_thread
-from ..body.pickles import load_pickle
-from ..body.smplx import HAND, JOINTS, NAMES, SHAPES, SmplBody, axis_angle_to_matrix, pose_smpl
+from ..body.pickles import load_npz, load_pickle
+from ..body.smplx import HAND, JOINTS, NAMES, SHAPES, SmplBody, axis_angle_to_matrix, pose_smpl, walk_joints
 from .photo import Evidence, PhotoFit
 from .skeleton import exponential, logarithm
 from ..geometry.query import MeshQuery
@@ -39,9 +39,8 @@ def bone_of(joint: str) -> str | None:
 
 # %% ../../nbs/fitting/smplx.ipynb #ab4c22d7
 def bone_heads(posed: PosedBody, bones: list[str]) -> Tensor:
-    "Where bones start (N,3) in a posed Anny."
-    rows = [load_anny().bone_names.index(bone) for bone in bones]
-    return (posed.bones[rows, :3, :3] @ posed.heads[rows][..., None])[..., 0] + posed.bones[rows, :3, 3]
+    "Where bones start (N,3) in a posed Anny, by their names."
+    return posed.starts([load_anny().bone_names.index(bone) for bone in bones])
 
 SHARED = [(row, bone_of(joint)) for row, joint in enumerate(NAMES["smplx"]) if bone_of(joint)]
 
@@ -69,15 +68,7 @@ def sparse_smpl(body: SmplBody, count: int = 1200) -> SparseSmpl:
 def __call__(self: SparseSmpl, angles: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
     "Vertices (R,3) and joints (J,3) for rotation vectors (J,3) and coefficients (10,)."
     rest = self.joints + self.joint_shape[..., :len(betas)] @ betas
-    turns, rotations, places = exponential(angles).unbind(0), [], []
-    for joint, parent in enumerate(self.parents):
-        if joint == 0:
-            rotations.append(turns[0])
-            places.append(rest[0])
-            continue
-        rotations.append(rotations[parent] @ turns[joint])
-        places.append(places[parent] + rotations[parent] @ (rest[joint] - rest[parent]))
-    turned, place = torch.stack(rotations), torch.stack(places)
+    turned, place = walk_joints(self.parents, rest, exponential(angles))
     offset = place - (turned @ rest[..., None])[..., 0]
     points = self.template + self.shape[..., :len(betas)] @ betas
     return torch.einsum("rj,jab,rb->ra", self.weights, turned, points) + self.weights @ offset, place
@@ -207,8 +198,7 @@ NESTED = ("pred_smpl_params", "smplx_params", "smpl_params", "smpl", "smplx", "p
 def _open_parameters(path: Path):
     "Containers of a file; ValueError where it is none of the formats."
     path = Path(path)
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file: return {name: file[name] for name in file.files}
+    if path.suffix == ".npz": return load_npz(path)
     if path.suffix == ".json": return json.loads(path.read_text())
     if path.suffix in (".pkl", ".pickle", ".pt", ".pth"): return load_pickle(path)
     raise ValueError(f"{path}: expected an npz, pkl or json file of SMPL or SMPL-X parameters")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 from ..body.anny import BODY_VERTICES, PosedBody, load_anny
 
@@ -31,8 +32,7 @@ class Skeleton:
 
 def bone_heads(posed: PosedBody, bones) -> np.ndarray:   # (J,3)
     "Return where `bones` begin on a posed body."
-    motion = posed.bones.double().numpy()[bones]
-    return np.einsum("jxy,jy->jx", motion[:, :3, :3], posed.heads.double().numpy()[bones]) + motion[:, :3, 3]
+    return posed.starts(bones, torch.float64).numpy()
 
 # %% ../../nbs/mesh/skeleton.ipynb #e5c90b26
 @lru_cache

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'VIEW_COLUMNS', 'SURFACE_PARTS', 'PART_COLUMNS', 'ALL_COLUMNS', 'measured_values', 'higher_is_better',
            'score_limits', 'Estimate', 'mean_interval', 'summarise', 'mean_values', 'paired_differences', 'Column',
-           'Table', 'format_cell', 'make_table', 'make_parts_table', 'as_markdown', 'markdown_table', 'card_comments',
-           'as_csv', 'as_latex', 'with_published']
+           'Table', 'format_cell', 'make_table', 'make_parts_table', 'comparison_table', 'as_markdown',
+           'markdown_table', 'card_comments', 'as_csv', 'as_latex', 'with_published']
 
 # %% ../../nbs/metrics/tables.ipynb #61b03c01
 import csv
@@ -145,11 +145,11 @@ class Table(NamedTuple):
 # %% ../../nbs/metrics/tables.ipynb #cfd132d8
 def format_cell(
     values: tuple,       # an `Estimate`, or the mean alone where there is no interval
-    column: str,         # in `ALL_COLUMNS`
+    column: str | Column, # a name in `ALL_COLUMNS`, or a column of one's own
     sign: str = "",      # `+` for differences
 ) -> str:
     "Write mean and interval in the units of a column; a dash where nothing was measured."
-    _, scale, digits = ALL_COLUMNS[column]
+    _, scale, digits = ALL_COLUMNS[column] if isinstance(column, str) else column
     if np.isnan(values[0]): return "–"
     mean, *interval = (f"{v*scale:{sign}.{digits}f}" for v in values if not np.isnan(v))
     return f"{mean} [{', '.join(interval)}]" if interval else mean
@@ -196,6 +196,21 @@ def make_parts_table(rows: dict[str, list[dict]]) -> Table | None:
         for method, numbers in rows.items() for way in ("p2s", "s2p")
     ]
     return Table(["×1000", *parts], lines)
+
+# %% ../../nbs/metrics/tables.ipynb #a786771a
+def comparison_table(
+    rows: dict[str, list[dict]],   # for each of what is compared, the numbers of each subject
+    columns: dict[str, Column],    # by the numbers' names
+    baseline: str,
+    corner: str = "",              # head of the titles
+) -> Table:
+    "Put means with their 95 % intervals below one another, then differences to the baseline, subject by subject."
+    def line(title: str, found: dict, sign: str = "") -> list[str]:
+        return [title, *(format_cell(found[name], column, sign) for name, column in columns.items())]
+    means = [line(title, summarise(numbers)) for title, numbers in rows.items()]
+    gains = [line(f"{title} − {baseline}", paired_differences(numbers, rows[baseline]), "+")
+             for title, numbers in rows.items() if title != baseline]
+    return Table([corner, *(column.title for column in columns.values())], means + gains)
 
 # %% ../../nbs/metrics/tables.ipynb #ec248644
 def as_markdown(table: Table) -> str:

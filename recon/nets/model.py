@@ -210,11 +210,11 @@ def predict_normals(
     with self._autocast(images): return self.nrm_encoder(*seen).to(images.dtype)
 
 @patch
-def predict_both(self: Reconstructor, batch: Batch) -> dict[str, Tensor]:
-    "Predict the normal maps (B,3,H,W) of front and back. Raise ValueError where priors are needed and missing."
+def predict_maps(self: Reconstructor, batch: Batch, sides: tuple[str, ...] = SIDES) -> dict[str, Tensor]:
+    "Predict the normal maps (B,3,H,W) of some sides. Raise ValueError where priors are needed and missing."
     bodies = dict.fromkeys(SIDES)
     if self.options.body_normal_input: bodies = body_normal_maps(self.priors_of(batch))
-    return {side: self.predict_normals(batch[f"{side}_rgb_img"], bodies[side]) for side in SIDES}
+    return {side: self.predict_normals(batch[f"{side}_rgb_img"], bodies[side]) for side in sides}
 
 @patch
 def priors_of(self: Reconstructor, batch: Batch) -> Tensor | None:
@@ -326,7 +326,7 @@ class FieldInputs:
     @cached_property
     def normal_maps(self) -> dict[str, Tensor]:
         "Predicted normal maps (B,3,H,W) of front and back, each towards its own camera, unmasked."
-        with record_function("recon: predictor"): return self.model.predict_both(self.batch)
+        with record_function("recon: predictor"): return self.model.predict_maps(self.batch)
 
     @cached_property
     def encoded(self) -> Encoded:

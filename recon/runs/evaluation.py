@@ -190,8 +190,8 @@ def predict_normals(self: Pairs, inputs: dict) -> Tensor | None:
     "Predict the front normal map (3,S,S) of a subject's inputs; None without a model."
     if self.checkpoint is None: return None
     if not hasattr(self, "_model"): self._model = self.checkpoint.model().eval()
-    batch = {name: value[None] for name, value in inputs.items() if isinstance(value, Tensor)}
-    return self._model.predict_both(batch)["front"][0]
+    batch = {name: inputs[name][None] for name in ("front_rgb_img", "cues") if name in inputs}
+    return self._model.predict_maps(batch, ("front",))["front"][0]
 
 @patch
 def load(self: Pairs, name: str) -> Pair:

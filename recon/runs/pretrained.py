@@ -26,22 +26,22 @@ def save_pretrained(checkpoint: Checkpoint, folder: Path) -> Path:
     folder = resolve_path(folder)
     weights = {name: _halved(value).contiguous() for name, value in checkpoint.weights().items()}
     with atomic_write(folder/WEIGHTS) as partial: partial.write_bytes(save(weights))
-    kept = {name: value for name, value in checkpoint.metadata.items() if name not in ("files", "best", "checksum")}
+    kept = {name: value for name, value in checkpoint.metadata.items() if name not in ("files", "best")}
     card = checksummed(kept | dict(files={WEIGHTS: sha256_of(folder/WEIGHTS)}))
     with atomic_write(folder/METADATA) as partial: partial.write_text(card)
     return folder
 
 # %% ../../nbs/runs/pretrained.ipynb #b56365a1
-HUB = "hf://"
+HUB = "hf:/"     # two slashes as it is typed, one after a path has joined them
 
 def is_on_hub(name) -> bool:
     "Whether a name means a hub."
-    return str(name).startswith((HUB, "hf:/"))     # a path joins two slashes into one
+    return str(name).startswith(HUB)
 
 def hub_name(name) -> str:
     "USER/NAME of a name on a hub; ValueError where it is none."
-    found = str(name).removeprefix(HUB).removeprefix("hf:/").strip("/")
-    if found.count("/") != 1: raise ValueError(f"{name}: expected {HUB}USER/NAME")
+    found = str(name).removeprefix(HUB).strip("/")
+    if found.count("/") != 1: raise ValueError(f"{name}: expected hf://USER/NAME")
     return found
 
 def from_pretrained(name: str | Path) -> Checkpoint:

@@ -17,18 +17,20 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from ..back.generators import Generator, Mirror, open_generator
-from ..back.measure import front_view, score_subject, score_table
+from ..back.folder import front_view
+from ..back.measure import score_subject, score_table
 from ..config import Config, is_script, run_script
 from ..data.reader import ReconDataset
 from ..data.subjects import DatasetSubjects
 from ..files import atomic_write, resolve_path
 from ..metrics.surface import surface_metrics
-from ..metrics.tables import Estimate, paired_differences, summarise
+from ..metrics.tables import Column, as_markdown, comparison_table
 from ..nets.inference import Reconstruction, Scene, reconstruct
 from ..nets.model import Reconstructor
 from ..runs.sith import choose_model
 from .bench import machine_card
 from ..training.backs import with_back
+from ..training.validate import as_trimesh
 
 # %% ../../nbs/tools/bench_back.ipynb #0bd2457c
 @dataclass
@@ -65,28 +67,16 @@ def backs_of(item: dict, body, generators: dict[str, Generator]) -> dict[str, di
 def mesh_scores(model: Reconstructor, item: dict, scan: trimesh.Trimesh, body, resolution: int) -> dict[str, float]:
     "Distances to the scan in 1/1000 of half the cube, normal consistency, error of the hidden colours in 255ths."
     mesh = reconstruct(Scene(model, item, body.faces, body.canonical), resolution)
-    shape = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
-    found = surface_metrics(shape, scan, "rigid")
+    found = surface_metrics(as_trimesh(mesh), scan, "rigid")
     return dict(p2s=1000*found["p2s"], s2p=1000*found["s2p"], nc=found["nc"], hidden=hidden_color(mesh, item))
 
 # %% ../../nbs/tools/bench_back.ipynb #f3c25aad
-MESH_COLUMNS = dict(p2s="P2S", s2p="S2P", nc="NC", hidden="hidden colours /255")
+MESH_COLUMNS = dict(p2s=Column("P2S", 1, 2), s2p=Column("S2P", 1, 2), nc=Column("NC", 1, 4),
+                    hidden=Column("hidden colours /255", 1, 2))
 
 def mesh_table(rows: dict[str, list[dict]], baseline: str = "mirror") -> str:
     "Markdown: means with 95 % intervals over people, then differences to the baseline, person by person."
-    def cell(value: Estimate, name: str, sign: str = "") -> str:
-        digits = 4 if name == "nc" else 2
-        return f"{value.mean:{sign}.{digits}f} [{value.low:{sign}.{digits}f}, {value.high:{sign}.{digits}f}]"
-    lines = ["| back | " + " | ".join(MESH_COLUMNS.values()) + " |", "|---"*(len(MESH_COLUMNS) + 1) + "|"]
-    for title, found in rows.items():
-        means = summarise(found)
-        lines.append(f"| {title} | " + " | ".join(cell(means[name], name) for name in MESH_COLUMNS) + " |")
-    for title in rows:
-        if title == baseline: continue
-        gains = paired_differences(rows[title], rows[baseline])
-        cells = " | ".join(cell(gains[name], name, "+") for name in MESH_COLUMNS)
-        lines.append(f"| {title} − {baseline} | {cells} |")
-    return "\n".join(lines)
+    return as_markdown(comparison_table(rows, MESH_COLUMNS, baseline, "back"))
 
 # %% ../../nbs/tools/bench_back.ipynb #787a860d
 def measure_images(cfg: BenchBack, generators: dict[str, Generator], data: ReconDataset) -> dict[str, list[dict]]:

@@ -13,40 +13,27 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import trimesh
 
 from ..config import is_script
+from ..data.images import pad_to_square, read_cutout
 from ..files import atomic_write
-from ..geometry.mesh import vertex_normals
-from ..geometry.query import MeshQuery
-from ..geometry.render import render_view, rotation
+from ..geometry.render import view_strip
+from ..viz.meshes import mesh_arrays
+from ..viz.sheets import over_white
 
 # %% ../../nbs/tools/turntable.ipynb #e96009d8
 def read_photo(path: Path, size: int) -> np.ndarray:   # (size,size,3) uint8
-    "Read a cut-out on white."
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.shape[2:] != (4,): raise ValueError(f"{path}: expected a cut-out with alpha")
-    alpha = image[..., 3:]/255
-    flat = image[..., 2::-1]*alpha + 255*(1 - alpha)
-    return cv2.resize(flat.astype(np.uint8), (size, size), interpolation=cv2.INTER_AREA)
+    "Read a cut-out on white. Raise as `recon.data.images.read_cutout`."
+    image = cv2.resize(over_white(pad_to_square(read_cutout(path))), (size, size), interpolation=cv2.INTER_AREA)
+    return (image*255).round().astype(np.uint8)
 
 # %% ../../nbs/tools/turntable.ipynb #2c801e11
 def turning_views(path: Path, size: int, frames: int) -> list[np.ndarray]:   # (size,2*size,3) uint8 each
     "Render a coloured mesh, colours beside normals, from all around; in the frame of its photo."
-    mesh = trimesh.load(path, force="mesh", process=False)
-    vertices = torch.tensor(np.array(mesh.vertices)).float()
-    query = MeshQuery(vertices, torch.tensor(np.array(mesh.faces)).long())
-    normals = vertex_normals(query.vertices, query.faces)
-    visual = mesh.visual.to_color() if mesh.visual.kind == "texture" else mesh.visual
-    colors = torch.tensor(visual.vertex_colors[:, :3]/255.).float()
-    views = []
-    for azimuth in np.arange(frames)*360/frames:
-        view = render_view(query, colors, normals, size, azimuth)
-        mask = view.mask[..., None]
-        shaded = (view.normal @ rotation(azimuth, 0, view.normal).T + 1)/2
-        pair = torch.cat([image*mask + 1 - mask for image in (view.color, shaded)], 1)
-        views.append((pair.clamp(0, 1)*255).byte().numpy())
-    return views
+    vertices, faces, colors = map(torch.from_numpy, mesh_arrays(path))
+    strip = view_strip(vertices, faces.long(), colors/255, np.arange(frames)*360/frames, size)
+    views = (strip*255).byte().unflatten(0, (2, size)).unflatten(2, (frames, size))
+    return list(views.permute(2, 1, 0, 3, 4).flatten(2, 3).numpy())
 
 # %% ../../nbs/tools/turntable.ipynb #67a94843
 def write_turntable(

@@ -11,7 +11,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..back.folder import FrontView
+from ..back.folder import front_view
 from ..back.generators import open_generator
 from ..body.priors import fill_outside
 from ..data.reader import ReconDataset
@@ -73,8 +73,6 @@ def with_back(item: dict, color: Tensor) -> dict:
 def replace_back(self: GeneratedBacks, batch: Batch, row: int):
     "Write the generated back of one item over its true one, in place."
     item = {name: value[row].cpu() for name, value in batch.items() if name in NEEDED}
-    front, mask = item["front_rgb_img"]/2 + .5, item["front_mask"]
-    view = FrontView(fill_outside(front, mask[0] > .9), mask, item["smpl_v"], self.body)
-    changed = with_back(item, self.generator(view, [0])[0])
+    changed = with_back(item, self.generator(front_view(item, self.body), [0])[0])
     for name in ("back_rgb_img", "cues"):
         if name in batch: batch[name][row] = changed[name]
