@@ -17,7 +17,7 @@ from ..runs.pretrained import save_pretrained
 # %% ../../nbs/tools/weights.ipynb #ebee1d6c
 DATA = "data/weights.h5"
 RUNS = "outputs/weights"
-PEOPLE = dict(data_root=DATA, num_people=120, num_valid=4, num_test=8, seed=7, size=256, nviews=8)
+PEOPLE = dict(data_root=DATA, num_people=200, num_valid=4, num_test=8, seed=7, size=256, nviews=8)
 TRAIN = dict(preset="laptop", data_root=DATA, save_root=RUNS, num_valid_samples=4)
 
 def recipe() -> list[tuple[str, dict]]:

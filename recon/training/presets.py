@@ -17,7 +17,7 @@ DEMO = BEYOND | dict(
     white_bg=True, workers=1, lambda_nrm=2., beta1=.9, lr_scheduler="cosine", lr_warmup_steps=20,
     save_every=5, valid_every=20, num_valid_samples=2, grid_size=128)
 
-LAPTOP = DEMO | dict(image_size=192, num_samples=3072, save_every=2, valid_every=10)
+LAPTOP = DEMO | dict(image_size=192, num_samples=3072, save_every=2, valid_every=4)
 
 SMALL = BEYOND | dict(
     nrm_channels=32, nrm_blocks=6, encoder_channels=128, color_channels=64, hidden_dim=256, rgb_hidden_dim=128,
@@ -28,15 +28,15 @@ SMALL = BEYOND | dict(
 RATES = dict(
     demo={2: dict(epochs=80, lr_decoder=1e-3, lr_encoder=1e-3),
           3: dict(epochs=30, lr_decoder=4e-4, lr_encoder=4e-4)},
-    laptop={2: dict(epochs=30, lr_decoder=1e-3, lr_encoder=1e-3),
-            3: dict(epochs=10, lr_decoder=4e-4, lr_encoder=4e-4)},
+    laptop={2: dict(epochs=26, lr_decoder=1e-3, lr_encoder=1e-3),
+            3: dict(epochs=8, lr_decoder=4e-4, lr_encoder=4e-4)},
     small={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=5e-4),
            3: dict(epochs=200, lr_decoder=2e-4, lr_encoder=1e-4)},
     paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4),
            3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
 NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"),
-              laptop=LAPTOP | dict(epochs=24, lr_encoder=2e-3, mixed_precision="bf16"),
+              laptop=LAPTOP | dict(epochs=16, lr_encoder=2e-3, mixed_precision="bf16"),
               small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
 FIELDS = dict(demo=DEMO | dict(lr_predictor_scale=.5), laptop=LAPTOP | dict(lr_predictor_scale=.5),
               small=SMALL | dict(lr_predictor_scale=.1), paper={})
