@@ -37,6 +37,7 @@ class Hallucinate(Config):
     back_photos: str = ""                   # folder of real photos of the backs, NAME.png with alpha, used instead
     seed: int = 0                           # the same seed gives the same pixels
     resolution: int = 0                     # pixels along a side while painting; 0: the model's own
+    continue_pattern: bool = True           # small: the front's pattern goes on where its colours do
     num_inference_steps: int = 50           # of a diffusion model
     guidance_scale: float = 3.5             # of a diffusion model
     conditioning_scale: float = 1.          # of a diffusion model's ControlNet
@@ -146,7 +147,7 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     check_names(names, chosen)
     diffusion = dict(steps=cfg.num_inference_steps, guidance=cfg.guidance_scale, conditioning=cfg.conditioning_scale)
     uv = load_anny().model.uv
-    generator = open_generator(cfg.pretrained_model_name_or_path, cfg.resolution, uv, **diffusion)
+    generator = open_generator(cfg.pretrained_model_name_or_path, cfg.resolution, uv, cfg.continue_pattern, **diffusion)
     print(f"backs by {generator.name}")
     if generator.deterministic and cfg.num_images > 1: print(f"{generator.name} gives one sample of each figure")
     target = resolve_path(cfg.save_root) if cfg.save_root else folder/"back_images"

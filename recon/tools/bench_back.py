@@ -47,7 +47,8 @@ class BenchBack(Config):
 
 def open_generators(cfg: BenchBack) -> dict[str, Generator]:
     "What is compared; the first is the baseline."
-    return dict(mirror=Mirror(), small=open_generator(cfg.small))
+    plain = open_generator(cfg.small, continue_pattern=False)
+    return {"mirror": Mirror(), "small": open_generator(cfg.small), "small, no pattern": plain}
 
 # %% ../../nbs/tools/bench_back.ipynb #2e366393
 def hidden_color(mesh: Reconstruction, item: dict, band: float = .005) -> float:
