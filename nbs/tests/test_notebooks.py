@@ -1,12 +1,12 @@
 "Every library notebook runs and proves what it says; what is exported is what lies in recon/."
 import json
-import os
 import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import BIN, ROOT, STAGES
+from conftest import ROOT, STAGES
+from processes import run_notebook
 
 from recon.tools.pages import find_faults
 
@@ -26,16 +26,10 @@ def source(cell):
     return "".join(cell["source"])
 
 
-def run_notebook(notebook):
-    "In a process of its own, as `nbdev_test` does it."
-    command = [BIN/"nbdev_test", "--path", str(notebook), "--do_print"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
 @pytest.mark.parametrize("notebook", LIBRARY, ids=name)
-def test_library_notebook(notebook):
-    done = run_notebook(notebook)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+def test_library_notebook(notebook, tmp_path):
+    code = run_notebook(notebook, tmp_path/"log")
+    assert code == 0, (tmp_path/"log").read_text(errors="replace")
 
 
 def test_exports_are_in_sync(tmp_path):
