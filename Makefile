@@ -9,7 +9,7 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo results test test-diffusion campaign fuzz photo app bench bench-mesh bench-back profile sheet back weights lab doctor clean
+.PHONY: help demo results test test-diffusion campaign fuzz photo app bench bench-mesh bench-back bench-photo profile sheet back weights lab doctor clean
 
 help:
 	@echo "make demo       build a dataset of procedural people, train on it, reconstruct people nobody trained on"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench      what distances, views, a subject and reading cost on this machine, other libraries beside them"
 	@echo "make bench-mesh what surfaces, textures and their numbers cost, with the newest model"
 	@echo "make bench-back what generated backs are worth: images and meshes of held-out people"
+	@echo "make bench-photo what each step from a picture to a mesh costs: fitted bodies and painted backs beside true ones"
 	@echo "make profile    where the time of a training step goes, on the data set of the demo"
 	@echo "make sheet      the first 48 procedural people on one picture, nbs/people_sheet.jpg"
 	@echo "make back       train the network that paints backs, on the data set of the demo: about 10 minutes"
@@ -67,6 +68,9 @@ bench-mesh: $(READY)
 
 bench-back: $(READY)
 	@$(BIN)/python -m recon.tools.bench_back
+
+bench-photo: $(READY)
+	@$(BIN)/python -m recon.tools.bench_photo
 
 profile: $(READY)
 	@$(BIN)/python -m recon.tools.profile
