@@ -47,6 +47,7 @@ class Reconstruct(Config):
     view: int = 0                           # view of the dataset that is the input image
     resolution: int = 256                   # cells of the grid along [-1, 1]
     subdivide: bool = False                 # cut each face into four, for finer colours
+    body_hands: bool = True                 # hands are those of the body where the surface lies close to them
     min_share: float = .01                  # least area of a part, of the largest; or it alone explains some mask
     min_inside: float = .5                  # smallest share of a part's area that lies under the mask
     close_holes: bool = False               # close the surface where it is open
@@ -141,8 +142,8 @@ def write_meshes(cfg: Reconstruct, name: str, result, scene, metadata: dict, ite
     return mesh_report(vertices, faces), origin_shares(vertices, faces, origins)
 
 # %% ../nbs/05_reconstruct.ipynb #5eec5d2b
-KEY_OPTIONS = """resolution view subdivide min_share min_inside close_holes formats texture texture_faces bones light
-    page erode_iter true_normals""".split()
+KEY_OPTIONS = """resolution view subdivide body_hands min_share min_inside close_holes formats texture texture_faces
+    bones light page erode_iter true_normals""".split()
 
 def build_metadata(cfg: Reconstruct, checkpoint) -> dict:
     "Return what all meshes are made with; `weights` and `clip` are checksums."
@@ -209,7 +210,8 @@ def photo_facts(place: Path, name: str) -> dict:
 def reconstruct_mesh(cfg: Reconstruct, model, item: dict, body) -> tuple:
     "Return the scene of one subject and its reconstruction."
     from recon.nets.inference import Scene, reconstruct
-    scene = Scene(model, item, body.faces, body.canonical, cfg.true_normals)
+    regions = body.regions if cfg.body_hands else None
+    scene = Scene(model, item, body.faces, body.canonical, cfg.true_normals, regions)
     return scene, reconstruct(scene, cfg.resolution, cfg.min_share, cfg.min_inside, cfg.subdivide)
 
 def write_sheet(path: Path, item: dict, result, scan, unit):

@@ -131,12 +131,13 @@ def measure_person(cfg: BenchPhoto, model: Reconstructor, folders: dict, name: s
     for title, subjects in folders.items():
         place = resolve_path(cfg.save_root)/FOLDERS[title]
         placement = placement_of(place, name) if (place/"fit").is_dir() else None
-        scene = Scene(model, subjects.inputs(name), subjects.body.faces, subjects.body.canonical)
+        body = subjects.body
+        scene = Scene(model, subjects.inputs(name), body.faces, body.canonical, regions=body.regions)
         mesh = as_trimesh(reconstruct(scene, cfg.resolution))
         found[title] = distances(moved_mesh(mesh, placement, size), scan)
         if title in (GIVEN, PHOTO):
-            body = moved_mesh(subjects.posed_body(name), placement, size)
-            found["bare body, true" if title == GIVEN else "bare body, fitted"] = distances(body, scan)
+            bare = moved_mesh(subjects.posed_body(name), placement, size)
+            found["bare body, true" if title == GIVEN else "bare body, fitted"] = distances(bare, scan)
     return found
 
 # %% ../../nbs/tools/bench_photo.ipynb #1f5760be
