@@ -185,7 +185,7 @@ def find_starts(evidence: Evidence, distance: float = DISTANCE, lifter: bool = T
     return make_hypotheses(*map(torch.cat, zip(*parts)), evidence, distance)
 
 # %% ../../nbs/fitting/photo.ipynb #02330aa8
-SKIN = 300                           # vertices of the skin that are looked at
+SKIN = 900                           # vertices of the skin that are looked at
 POINT_SIGMA = .012                   # cube units, of a sure keypoint
 POINT_WEIGHTS = torch.ones(23)
 POINT_WEIGHTS[[3, 4, 11, 12]] = .5   # ears and hips: detectors and body disagree where they are
@@ -240,10 +240,10 @@ def make_outline(mask: np.ndarray, size: int = 256, contour: int = 160) -> Outli
     return Outline(torch.tensor(distance)[None, None], torch.tensor(places).float(), float(small.mean()*4))
 
 def outside_term(posed: Posed, outline: Outline, sigma: float = .012) -> Tensor:
-    "(H,) skin inside the mask."
+    "(H,) skin inside the mask; each vertex is a witness of its own."
     at = (posed.skin[..., :2]*posed.skin.new_tensor([1, -1]))[None].flatten(1, 2)[:, :, None]
     distance = grid_sample(outline.outside, at, align_corners=False, padding_mode="border").view(posed.skin.shape[:2])
-    return robust(distance.square(), .12).mean(1)*60/sigma**2/2
+    return robust(distance.square(), .12).sum(1)/sigma**2/2
 
 def cover_term(posed: Posed, outline: Outline, reach: float = .05, sigma: float = .02) -> Tensor:
     "(H,) the mask's outline near the body's skin."
