@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Importing these takes longer than most pages run: pages are forked from a process that has them and nothing of recon.
 LIBRARIES = "torch numpy scipy.spatial matplotlib.pyplot trimesh cv2 h5py PIL.Image plotly.graph_objects " \
-            "ipywidgets torchmetrics tqdm nbdev.test".split()
+            "ipywidgets torchmetrics tqdm warp anny.models nbdev.test".split()
 
 
 def forked(work) -> int:
