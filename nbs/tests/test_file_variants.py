@@ -110,6 +110,12 @@ MAPS = {
     "sphere no.png\nmap_Ks no.png\nmap_Pr no.png",
     "ambient beside": "map_Ka no.png\nmap_Kd tex.png",
     "percent twenty": "map_Kd ./%74ex.png",
+    "options behind the file": "map_Kd tex.png -s 1 1 1 -clamp off",
+    "one number of two": "map_Kd -mm 0 tex.png",
+    "a colour space": "map_Kd -colorspace sRGB tex.png",
+    "emission alone": "Kd 0 0 0\nKe 1 1 1\nmap_Ke tex.png",
+    "an empty line before": "map_Kd\nmap_Kd tex.png",
+    "a colour that is not read beside": "map_Kd tex.png\nKd spectral skin.rfl 1",
     "colour beside": "Ka 0 0 0\nKd 0.8 0.8 0.8\nKs 0 0 0\nTr 0.0\nd 1.0\nTf 1 1 1\nNi 1.5\nillum 2\nmap_Kd tex.png",
 }
 
@@ -145,6 +151,67 @@ def test_names_of_images(tmp_path, name):
     assert_by_place(write_obj(tmp_path, TEXTURED, f"newmtl skin\nmap_Kd {name}\n", name))
 
 
+@pytest.mark.parametrize(
+    "name,encoding",
+    [
+        ("\u043a\u043e\u0436\u0430", "cp1251"),
+        ("k\u016f\u017ee", "cp1250"),
+        ("\u76ae\u819a", "big5"),
+        ("\ud53c\ubd80", "euc_kr"),
+        ("\u8868", "shift_jis"),
+        ("\u0434\u0435\u0440\u043c\u0430", "cp866"),
+    ],
+)
+def test_names_of_other_alphabets(tmp_path, name, encoding):
+    "In a material file of the user's own code page, beside an OBJ of the same or in UTF-8."
+    mtl = f"newmtl {name}\nmap_Kd {name}.png\n".encode(encoding)
+    for text in (TEXTURED.replace("usemtl skin", f"usemtl {name}").encode(code) for code in (encoding, "utf-8")):
+        assert_by_place(write_obj(tmp_path, text, mtl, f"{name}.png"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_letters_without_a_mark(tmp_path, encoding):
+    assert_by_place(write_obj(tmp_path, TEXTURED.encode(encoding), MTL))
+    assert_by_place(write_obj(tmp_path, TEXTURED, MTL.encode(encoding)))
+
+
+USES = {
+    "blanks between the words": ("usemtl my \t skin", "newmtl my skin"),
+    "a comment behind its use": ("usemtl skin # of the body", "newmtl skin"),
+    "a comment behind its definition": ("usemtl skin", "newmtl skin # 1"),
+    "a hash in the name": ("usemtl skin#1", "newmtl skin#1"),
+    "slashes": (r"usemtl a/b\c", r"newmtl a/b\c"),
+    "never used, the only one": ("s off", "newmtl skin"),
+    "one that cannot be read, unused": ("usemtl skin", "newmtl x\nKd spectral a.rfl\nmap_Kd -zoom 2 a\nnewmtl skin"),
+    "an unused image that is not there": ("usemtl skin", "newmtl x\nmap_Kd gone.png\nnewmtl skin"),
+}
+
+
+@pytest.mark.parametrize("use,definition", USES.values(), ids=USES.keys())
+def test_names_of_materials(tmp_path, use, definition):
+    text = TEXTURED.replace("usemtl skin", use)
+    assert_by_place(write_obj(tmp_path, text, f"{definition}\nmap_Kd tex.png\n"))
+
+
+def test_materials_defined_late_or_in_a_file_of_the_same_name(tmp_path):
+    body = V + VT + "usemtl skin\n" + F
+    for text in (body + "mtllib p.mtl\n", "usemtl skin\nmtllib p.mtl\n" + V + VT + F, body, "mtllib 0007.mtl\n" + body):
+        assert_by_place(write_obj(tmp_path, text, MTL))
+    (tmp_path / "my b.mtl").write_text("newmtl cloth\nKd 0 0 1\n")
+    (tmp_path / "p.mtl").rename(tmp_path / "my a.mtl")
+    for line in ('mtllib "my b.mtl" "my a.mtl"', "mtllib my b.mtl my a.mtl"):
+        assert_by_place(write_obj(tmp_path, TEXTURED.replace("mtllib p.mtl", line)))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "my a.mtl").rename(tmp_path / "m" / "p.mtl")
+    (tmp_path / "tex.png").rename(tmp_path / "m" / "tex.png")  # beside its material file
+    assert_by_place(write_obj(tmp_path, TEXTURED.replace("p.mtl", "m/p.mtl"), image=""))
+
+
+def test_colours_as_cie_xyz(tmp_path):
+    mesh = load_mesh(write_obj(tmp_path, TEXTURED, "newmtl skin\nKd xyz 0.4124 0.2126 0.0193\n"))
+    assert np.abs(middle_colors(mesh)[0] - [1, 0, 0]).max() < 0.01
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig", "cp1252", "mac_roman"])
 def test_encodings_of_material_files(tmp_path, encoding):
     text = TEXTURED.replace("usemtl skin", "usemtl peau \u00e9")
@@ -177,6 +244,7 @@ def with_colors(scale: float = 1.0, form: str = "%.6f", extra: str = "") -> str:
 
 
 BARE = "\n".join("f " + " ".join(str(i + 1) for i in face) for face in FACES) + "\n"
+PAINT = "".join("ff" + "".join(f"{int(x):02x}" for x in (255 * c).round()) for c in COLORS)
 GEOMETRY = {
     "colours": with_colors() + "\n" + BARE,
     "colours to 255": with_colors(255, "%.3f") + "\n" + BARE,
@@ -198,6 +266,8 @@ GEOMETRY = {
     "old keyword": with_colors() + "\n" + BARE.replace("f ", "fo "),
     "no end of line": with_colors() + "\n" + BARE.strip(),
     "colours beside a plain material": "usemtl none\n" + with_colors() + "\n" + BARE,
+    "painted in ZBrush": V + "".join(f"#MRGB {PAINT[k : k + 512]}\n" for k in range(0, len(PAINT), 512)) + BARE,
+    "continued, blanks behind": with_colors() + "\n" + BARE.replace("f ", "f \\ \n "),
     "faces first": BARE + with_colors() + "\n",
     "trailing slashes": with_colors() + "\n" + "\n".join("f " + " ".join(f"{i + 1}//" for i in f) for f in FACES),
     "plus signs": with_colors() + "\n" + BARE.replace(" ", " +"),
@@ -263,6 +333,10 @@ WRONG = {
     "no coordinates": ("mtllib p.mtl\n" + V + "usemtl skin\n" + BARE, MTL, ["texture coordinates"]),
     "coordinates that are NaN": (TEXTURED.replace(VT.split("\n")[0], "vt nan nan"), MTL, ["texture coordinates"]),
     "coordinates that are infinite": (TEXTURED.replace(VT.split("\n")[0], "vt inf 0"), MTL, ["texture coordinates"]),
+    "a picture that is not there, of a name with letters": (TEXTURED, "newmtl skin\nmap_Kd p\xe9.png\n", ["p\xe9.png"]),
+    "too little paint": (V + "#MRGB ffff0000\n" + BARE, None, ["#MRGB of 1 vertices"]),
+    "a decimal comma": (TEXTURED, "newmtl skin\nKd 0,5 0,5 0,5\n", ["line 2", "expected red"]),
+    "nothing but an empty map": (TEXTURED, "newmtl skin\nKd 1 0 0\nmap_Kd\n", ["line 3", "names no file"]),
     "an index of digits": (V + BARE + f"f 1 2 {10**30}\n", None, ["index"]),
     "binary": (b"\0\1\2\3" * 100, None, ["no faces"]),
     "zip": (b"PK\3\4" * 100, None, ["no faces"]),
@@ -500,6 +574,38 @@ def test_textures_of_a_ply(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_other_words_of_a_ply(tmp_path, form):
+    "Names of properties in capitals and of other tools; images named in other words; faces without an image."
+    gradient().save(tmp_path / "tex.png")
+    points = ("vertex", XYZ + [("float", "tu"), ("float", "tv")], [(*v, *uv) for v, uv in zip(VERTICES, UV)])
+    for line in ("obj_info TextureFile tex.png", "comment TextureFile: tex.png", "comment texture : TEX.png"):
+        assert_by_place(write_ply(tmp_path, form, [points, TRIANGLES], line + "\n"), 0.02)
+    capitals = [(kind, name.upper()) for kind, name in colored("uchar", 255)[1]]
+    vertices = ("vertex", capitals, colored("uchar", 255)[2])
+    faces = ("face", [("uchar", "int", "vertex_indexes")], TRIANGLES[2])
+    assert_by_place(write_ply(tmp_path, form, [vertices, faces]))
+    lists = [("uchar", "int", "vertex_indices"), ("uchar", "float", "texcoord"), ("int", "texnumber")]
+    rows = [(face, UV[face].flatten() * (k % 2), k % 2 - 1) for k, face in enumerate(FACES)]
+    comment = "comment TextureFile tex.png\n"
+    assert_by_place(write_ply(tmp_path, form, [colored("uchar", 255), ("face", lists, rows)], comment), 0.02)
+    bare = write_ply(tmp_path, form, [("vertex", XYZ, VERTICES), ("face", lists, rows)], comment)
+    assert_refused(bare, "160 faces have image -1")
+
+
+def test_text_of_a_ply_that_is_broken_elsewhere(tmp_path):
+    "A mark, numbers wrapped at a width or on one line, numbers that their declared type cannot hold."
+    path = write_ply(tmp_path, "ascii", [colored("uchar", 255), TRIANGLES])
+    head, _, body = path.read_bytes().partition(b"end_header\n")
+    for text in (body.replace(b" ", b"\n"), body.replace(b"\n", b" "), body.replace(b"\n", b"\n\n")):
+        path.write_bytes(b"\xef\xbb\xbf" + head + b"end_header\n" + text)
+        assert_by_place(path)
+    fractions = write_ply(tmp_path, "ascii", [colored("float", 1), TRIANGLES])
+    fractions.write_bytes(fractions.read_bytes().replace(b"float red", b"uchar red").replace(b"float green", b"uint8 green"))
+    assert_by_place(fractions)
+    assert_by_place(write_ply(tmp_path, "ascii", [colored("int", 65535), TRIANGLES]))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_materials_of_a_ply(tmp_path, form):
     "A colour a face, or a material a face."
     middles = COLORS[FACES].mean(1)
@@ -681,6 +787,72 @@ def test_textures_of_a_glb(tmp_path):
             assert_by_place(write_gltf(tmp_path, primitive, arrays=small, materials=[SKIN]), 0.02)
     specular = dict(KHR_materials_pbrSpecularGlossiness=dict(diffuseTexture=dict(index=0)))
     assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[dict(extensions=specular)]), 0.02)
+
+
+GLOW = dict(emissiveTexture=dict(index=0), emissiveFactor=[1, 1, 1])
+BLACK = dict(pbrMetallicRoughness=dict(baseColorFactor=[0, 0, 0, 1]))
+
+
+def test_materials_that_only_emit(tmp_path):
+    "Photogrammetry that is not to be lit: black, or without any other image; an image beside the colours is none."
+    primitive = dict(attributes=dict(POSITION="P", TEXCOORD_0="T"), indices="I", material=0)
+    arrays = dict(P=POINTS, I=INDEX, T=(DOWN, {}))
+    for material in (BLACK | GLOW, GLOW, BLACK | GLOW | dict(extensions=dict(KHR_materials_emissive_strength={}))):
+        assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[material]), 0.02)
+    mesh = load_mesh(write_gltf(tmp_path, primitive, arrays=arrays, materials=[BLACK | dict(emissiveFactor=[1, 0, 0])]))
+    assert np.allclose(middle_colors(mesh)[0], [1, 0, 0])
+    unlit = write_gltf(tmp_path, primitive, arrays=arrays, materials=[dict(emissiveTexture=dict(index=0))])
+    assert_refused(unlit, "no texture")  # its factor is black
+    arrays |= dict(C=(COLORS.astype("f4"), {}))
+    primitive["attributes"] |= dict(COLOR_0="C")
+    assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[BLACK | GLOW]), 0.02)
+    assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[GLOW]), 0.02)
+
+
+HARMLESS = ["KHR_materials_specular", "KHR_materials_variants", "KHR_lights_punctual", "KHR_xmp_json_ld", "VRM", "VRMC_vrm"]
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_extensions_that_change_neither_shape_nor_colour(tmp_path, name):
+    primitive = dict(attributes=dict(POSITION="P", TEXCOORD_0="T"), indices="I", material=0)
+    used = dict(extensionsUsed=[name], extensionsRequired=[name])
+    arrays = dict(P=POINTS, I=INDEX, T=(DOWN, {}))
+    assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[SKIN], **used), 0.02)
+
+
+def test_what_exporters_get_wrong_in_a_glb(tmp_path):
+    "Nulls, no material as -1, wrapping 0, colours to 255, a node of no size, uris of every kind."
+    arrays = dict(P=POINTS, I=INDEX, T=(DOWN, {}), C=((255 * COLORS).astype("f4"), {}))
+    painted = dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I")
+    nodes = [dict(mesh=0, rotation=None), dict(mesh=0, scale=[0, 0, 0])]
+    scenes = [dict(nodes=[0, 1])]
+    for primitive in (painted | dict(material=None), painted | dict(material=-1)):
+        assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, nodes=nodes, scenes=scenes, scene=None))
+    primitive = dict(attributes=dict(POSITION="P", TEXCOORD_0="T"), indices="I", material=0)
+    wrapped = dict(samplers=[dict(wrapS=0, wrapT=0)], textures=[dict(source=0, sampler=0)])
+    empty = SKIN | dict(extensions=dict(KHR_materials_pbrSpecularGlossiness=dict(specularFactor=[0, 0, 0])))
+    assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[empty], **wrapped), 0.02)
+    png = (tmp_path / "tex.png").read_bytes()
+    b64 = base64.b64encode(png).decode()
+    for uri in (
+        "tex.png?v=1",
+        r".\tex.png",
+        "data:image/png," + "".join(f"%{byte:02x}" for byte in png),
+        "data:image/png;base64," + b64.rstrip("="),
+        "data:image/png;base64," + b64.replace("+", "-").replace("/", "_"),
+    ):
+        assert_by_place(write_gltf(tmp_path, primitive, arrays=arrays, materials=[SKIN], images=[dict(uri=uri)]), 0.02)
+
+
+def test_a_compressed_view_is_refused_by_its_extension(tmp_path):
+    arrays = dict(P=POINTS, I=INDEX, C=(COLORS.astype("f4"), {}))
+    path = write_gltf(tmp_path, dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I"), arrays=arrays, binary=False)
+    scene = json.loads(path.read_text())
+    packed = dict(EXT_meshopt_compression=dict(buffer=0, byteLength=10, byteStride=12, count=10, mode="ATTRIBUTES"))
+    scene["bufferViews"][0] |= dict(buffer=1, extensions=packed)
+    scene["buffers"].append(dict(byteLength=1000))
+    path.write_text(json.dumps(scene))
+    assert_refused(path, "EXT_meshopt_compression", "without compression")
 
 
 @pytest.mark.parametrize("turn", [0, 0.3, -2])

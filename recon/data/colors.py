@@ -105,11 +105,12 @@ def mix(parts: list, part: np.ndarray):
 
 # %% ../../nbs/data/colors.ipynb #8a6923fd
 def unit_colors(values: np.ndarray) -> np.ndarray:
-    """Colours of any number type in [0,1] float32: bytes by 255; 16 and 32 bits by 255 where none is larger, else by
-    their largest."""
+    """Colours of any number type in [0,1] float32: bytes by 255; 16 and 32 bits by 255 or 65,535 where none is larger,
+    else by their largest."""
     values = np.asarray(values)
     top = float(values.max(initial=0))
     if values.dtype.kind == "f": white = 1. if top <= 1.5 else 255. if top <= 255 else 65535.
     elif values.dtype.itemsize == 1: white = np.iinfo(values.dtype).max
-    else: white = 255. if top <= 255 else np.iinfo(values.dtype).max
+    else: white = 255. if top <= 255 else min(65535, np.iinfo(values.dtype).max)
+    if top > 65535: white = top if values.dtype.kind == "f" else np.iinfo(values.dtype).max
     return np.clip(values.astype(np.float64)/white, 0, 1).astype(np.float32)

@@ -11,12 +11,12 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 import torch
 
-from .colors import CornerColors, PlainColor, ProductColors, Texture, mix, wrap_of
+from .colors import CornerColors, PlainColor, ProductColors, Texture, mix, unit_colors, wrap_of
 from .images import read_image
 from .obj import find_file
 from ..files import reading
@@ -24,6 +24,19 @@ from ..files import reading
 # %% ../../nbs/data/gltf.ipynb #258e43e6
 READ_EXTENSIONS = {"KHR_texture_transform", "KHR_mesh_quantization", "EXT_texture_webp", "KHR_materials_unlit",
                    "KHR_materials_pbrSpecularGlossiness"}
+# Families that change neither shape nor colour: gloss, lights, what a humanoid's bones are called.
+_HARMLESS = ("KHR_materials_", "KHR_lights_punctual", "KHR_xmp", "KHR_animation_pointer", "VRM")
+
+def _unread(names) -> list[str]:
+    "Those of some extensions without which a mesh would be another one."
+    return sorted(name for name in set(names) - READ_EXTENSIONS if not name.startswith(_HARMLESS))
+
+def _decode_uri(uri: str) -> bytes:
+    "Bytes of a data URI, in base 64 of either alphabet, padded or not, or as text."
+    head, _, body = uri.partition(",")
+    if not head.endswith(";base64"): return unquote_to_bytes(body)
+    body = "".join(unquote(body).split()).translate(str.maketrans("-_", "+/")).rstrip("=")
+    return base64.b64decode(body + "="*(-len(body) % 4))
 
 @dataclass
 class Gltf:
@@ -36,8 +49,9 @@ class Gltf:
 
     def uri(self, uri: str) -> bytes:
         "Bytes of a data URI or of a file beside this one; ValueError where it is not there."
-        if uri.startswith("data:"): return base64.b64decode(uri.partition(",")[2])
+        if uri.startswith("data:"): return _decode_uri(uri)
         file = find_file(self.path.parent, unquote(uri).encode())
+        if file is None: file = find_file(self.path.parent, unquote(uri.partition("?")[0]).encode())
         if file is None:
             raise ValueError(f"{self.path}: names the file {unquote(uri)!r}, which is not there; put it beside")
         return file.read_bytes()
@@ -49,10 +63,17 @@ class Gltf:
         data = self.uri(buffer["uri"]) if "uri" in buffer else self.binary
         start = view.get("byteOffset", 0)
         if start + view["byteLength"] > len(data):
+            if packed := _unread(view.get("extensions", ())):
+                raise ValueError(f"{self.path}: has data in {', '.join(packed)} alone, which is not read; export it "
+                                 f"without compression")
             raise ValueError(f"{self.path}: a buffer ends before its view; the file is cut off")
         return data[start:start + view["byteLength"]], view.get("byteStride", 0)
 
 # %% ../../nbs/data/gltf.ipynb #60892a6b
+def _without_nulls(pairs: list[tuple]) -> dict:
+    "A table without the entries that exporters wrote as null."
+    return {name: value for name, value in pairs if value is not None}
+
 def open_gltf(path: Path) -> Gltf:
     "Read a GLB or glTF; ValueError where it is none, or requires an extension that is not read."
     path = Path(path)
@@ -65,16 +86,16 @@ def open_gltf(path: Path) -> Gltf:
             rest = data[20 + length:]
             if len(rest) >= 8: binary = rest[8:8 + struct.unpack_from("<I", rest)[0]]
         else: text = data
-        tables = json.loads(text)
+        tables = json.loads(text, object_pairs_hook=_without_nulls)
     except (ValueError, struct.error) as e: raise ValueError(f"{path}: not glTF 2.0 ({e}); export it again") from e
     if not isinstance(tables, dict): raise ValueError(f"{path}: not glTF 2.0 (its JSON is no table); export it again")
     found = str((tables.get("asset") or {}).get("version", "none"))
     if data[:4] == b"glTF" and data[4:8] != b"\2\0\0\0": found = str(int.from_bytes(data[4:8], "little"))
     if found.partition(".")[0] != "2":
         raise ValueError(f"{path}: glTF of version {found}; expected 2.0. Export it again")
-    strange = set(tables.get("extensionsRequired", ())) - READ_EXTENSIONS
+    strange = _unread(tables.get("extensionsRequired", ()))
     if strange:
-        raise ValueError(f"{path}: requires {', '.join(sorted(strange))}, which is not read; export it without "
+        raise ValueError(f"{path}: requires {', '.join(strange)}, which is not read; export it without "
                          f"compression")
     return Gltf(tables, path, binary)
 
@@ -163,10 +184,19 @@ def _transform_uv(uv: np.ndarray, transform: dict) -> np.ndarray:
 
 def _base_color(material: dict) -> tuple[list, dict | None]:
     "Factor (3,) and the texture's entry of a material."
-    specular = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
-    if specular is not None: return specular.get("diffuseFactor", [1]*4)[:3], specular.get("diffuseTexture")
+    specular = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})
+    if {"diffuseTexture", "diffuseFactor"} & set(specular):
+        return specular.get("diffuseFactor", [1]*4)[:3], specular.get("diffuseTexture")
     metallic = material.get("pbrMetallicRoughness", {})
     return metallic.get("baseColorFactor", [1]*4)[:3], metallic.get("baseColorTexture")
+
+def _emitted_color(material: dict, attributes: dict) -> tuple[list, dict | None] | None:
+    """The same of what a material emits, where that is all of its colour: nothing is reflected, or only the emitted
+    light has an image. None where it is not."""
+    factor, entry = _base_color(material)
+    emitted, picture = material.get("emissiveFactor", [0, 0, 0]), material.get("emissiveTexture")
+    plain = entry is None and list(factor) == [1, 1, 1] and picture is not None and "COLOR_0" not in attributes
+    return (np.clip(emitted, 0, 1).tolist(), picture) if any(emitted) and (plain or not any(factor)) else None
 
 def _is_trimesh_grey(gltf: Gltf, factor: list) -> bool:
     "Whether a factor is the grey that trimesh writes beside every texture and leaves out when it reads."
@@ -184,7 +214,7 @@ def _texture(gltf: Gltf, entry: dict, attributes: dict, corners: np.ndarray) -> 
     uv = torch.from_numpy(uv*[1, -1] + [0, 1]).float()     # v runs down in glTF
     texture = gltf.rows("textures")[entry["index"]]
     sampler = gltf.rows("samplers")[texture["sampler"]] if "sampler" in texture else {}
-    wraps = [_WRAP[sampler.get(axis, 10497)] for axis in ("wrapS", "wrapT")]
+    wraps = [_WRAP.get(sampler.get(axis), "repeat") for axis in ("wrapS", "wrapT")]
     wrap = tuple(wrap_of(uv, kind)[k] for k, kind in enumerate(wraps))
     if not uv.isfinite().all(): raise ValueError(f"{gltf.path}: {name} is NaN or infinite; unwrap it")
     return Texture(torch.from_numpy(_image(gltf, texture).copy()), uv, wrap)
@@ -215,16 +245,18 @@ def _triangles(primitive: dict, gltf: Gltf, count: int) -> np.ndarray:
 
 # %% ../../nbs/data/gltf.ipynb #ee38e294
 def _primitive_colors(gltf: Gltf, primitive: dict, corners: np.ndarray):
-    "Colours of a primitive's faces: factor, image and vertex colours multiplied; None where it has none of them."
+    """Colours of a primitive's faces: factor, image and vertex colours multiplied, or what it emits; None where it has
+    none of them."""
     attributes = primitive["attributes"]
-    material = gltf.rows("materials")[primitive["material"]] if "material" in primitive else {}
-    factor, entry = _base_color(material)
+    material = gltf.rows("materials")[primitive["material"]] if primitive.get("material", -1) >= 0 else {}
+    emitted = _emitted_color(material, attributes)
+    factor, entry = emitted or _base_color(material)
     if entry is not None and _is_trimesh_grey(gltf, factor): factor = [1, 1, 1]
     factors = [PlainColor(torch.tensor(factor).float())] if list(factor) != [1, 1, 1] else []
     if entry is not None: factors.append(_texture(gltf, entry, attributes, corners))
-    if "COLOR_0" in attributes:
-        values = read_accessor(gltf, attributes["COLOR_0"], normalize=True)[corners][..., :3]
-        factors.append(CornerColors(torch.from_numpy(values.clip(0, 1)).float()))
+    if "COLOR_0" in attributes and not emitted:
+        values = unit_colors(read_accessor(gltf, attributes["COLOR_0"], normalize=True)[:, :3])
+        factors.append(CornerColors(torch.from_numpy(values[corners])))
     return ProductColors(factors) if len(factors) > 1 else factors[0] if factors else None
 
 # %% ../../nbs/data/gltf.ipynb #1066f1c1
@@ -234,7 +266,8 @@ def read_gltf_mesh(path: Path) -> GltfMesh:
         gltf = open_gltf(path)
         nodes = gltf.rows("nodes")
         places = placed_nodes(gltf) if nodes else {}
-        placed = [(nodes[k], matrix) for k, matrix in places.items() if "mesh" in nodes[k]]
+        shown = {k: matrix for k, matrix in places.items() if matrix[:3, :3].any() or "skin" in nodes[k]}
+        placed = [(nodes[k], matrix) for k, matrix in shown.items() if "mesh" in nodes[k]]
         if not nodes: placed = [(dict(mesh=k), np.eye(4)) for k in range(len(gltf.rows("meshes")))]
         pieces = [_piece(gltf, node, primitive, matrix, places) for node, matrix in placed
                   for primitive in gltf.rows("meshes")[node["mesh"]]["primitives"]]

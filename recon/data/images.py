@@ -26,7 +26,10 @@ def _open(data: bytes, name: str) -> Image.Image:
     "An image whose header was read and whose size was checked."
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None      # ours applies, below
     try: image = Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
+    except UnidentifiedImageError:
+        raise ValueError(f"{name}: cannot be read as an image (begins with {data[:8]!r}); save it again as PNG or "
+                         f"JPEG") from None
+    except (OSError, ValueError, SyntaxError) as e:
         raise ValueError(f"{name}: cannot be read as an image ({e}); save it again as PNG or JPEG") from e
     finally: Image.MAX_IMAGE_PIXELS = limit
     check_size(*image.size, name)

@@ -15,7 +15,7 @@ import torch
 
 from .colors import CornerColors, Texture, mix, unit_colors, wrap_of
 from .images import read_image
-from .obj import fan, find_file
+from .obj import decode_name, fan, find_file
 
 # %% ../../nbs/data/ply.ipynb #498a76e4
 _TYPES = dict(char="i1", uchar="u1", short="i2", ushort="u2", int="i4", uint="u4", float="f4", double="f8",
@@ -32,8 +32,11 @@ class Element:
     order: list = field(default_factory=list)    # of properties
 
 # %% ../../nbs/data/ply.ipynb #7c7847bf
+_IMAGE = re.compile(rb"\s*(?:comment|obj_info)\s+texture(?:[ _]?file\s*[:=]?|\s*[:=])\s*(\S.*)", re.IGNORECASE)
+
 def _read_header(data: bytes, path: Path) -> tuple[str, list[Element], list[bytes], int]:
-    "Format, elements, names of images and where the data begin; ValueError for what is no PLY."
+    """Format, elements, names of images and where the data begin; ValueError for what is no PLY. Keywords and names of
+    properties count in any case."""
     end = re.search(rb"(?:^|\n|\r)end_header[ \t]*(\r\n|\n|\r)", data[:1 << 16])
     if not data[:3].lower() == b"ply" or not end:
         raise ValueError(f"{path}: not a PLY, or its header has no end; export it again")
@@ -41,10 +44,10 @@ def _read_header(data: bytes, path: Path) -> tuple[str, list[Element], list[byte
     elements = []
     images = []
     for line in re.split(rb"\r\n|\n|\r", data[:end.start()])[1:]:
-        words = line.decode("latin-1").split()
+        words = line.decode("latin-1").lower().split()
         if not words: continue
         if words[0] == "format": kind = words[1] if len(words) > 1 else ""
-        if [word.lower() for word in words[:2]] == ["comment", "texturefile"]: images.append(line.split(None, 2)[2])
+        if image := _IMAGE.match(line): images.append(image[1])
         if words[0] == "element": elements.append(_element(words, path))
         if words[0] == "property": _add_property(elements, words[1:], path)
     if kind not in ("ascii", "binary_little_endian", "binary_big_endian"):
@@ -117,8 +120,9 @@ def _binary_rows(element: Element, data: bytes, start: int, order: str) -> tuple
 
 # %% ../../nbs/data/ply.ipynb #f5032689
 def _text_rows(element: Element, lines: list[bytes]) -> list:
-    "The same of text: rows of one number of words at once."
+    "The same of text: rows of one number of words at once. ValueError for rows of fewer numbers than promised."
     words = [line.split() for line in lines]
+    lists = {name for name, *_ in element.lists}
     runs = []
     first = 0
     while first < len(words):
@@ -127,41 +131,81 @@ def _text_rows(element: Element, lines: list[bytes]) -> list:
         table = np.array(words[first:last], np.float64)
         fields = {}
         column = 0
-        lists = {name: kinds for name, *kinds in element.lists}
         for name in element.order:
             width = int(table[0, column]) if name in lists else 1
+            if name in lists and (table[:, column] != width).any(): raise ValueError("lists of no common length")
             if name in lists: column += 1
             fields[name] = table[:, column:column + width] if name in lists else table[:, column]
             column += width
+        if column > table.shape[1]: raise ValueError("cut off")
         runs.append(fields)
         first = last
     return runs
+
+# %% ../../nbs/data/ply.ipynb #6cc6f57a
+def _rows_by_lines(elements: list[Element], text: bytes) -> list:
+    "Runs of each element, a row a line; ValueError that names the element."
+    lines = [line for line in text.splitlines() if line.strip()]
+    found = []
+    for element in elements:
+        try:
+            if len(lines) < element.count: raise ValueError("cut off")
+            found.append(_text_rows(element, lines[:element.count]))
+        except (ValueError, IndexError) as e: raise ValueError(f"{element.name} {e}") from e
+        lines = lines[element.count:]
+    return found
+
+def _rows_by_words(elements: list[Element], words: list[bytes]) -> list:
+    "Runs of each element, whatever the lines; ValueError or IndexError where the words do not suffice."
+    found = []
+    at = 0
+    for element in elements:
+        lists = {name for name, *_ in element.lists}
+        rows = []
+        for _ in range(element.count):
+            start = at
+            for name in element.order: at += 1 + max(0, int(float(words[at]))) if name in lists else 1
+            rows.append(b" ".join(words[start:at]))
+        if at > len(words): raise ValueError("cut off")
+        found.append(_text_rows(element, rows))
+    return found
+
+def _text_runs(elements: list[Element], text: bytes) -> list:
+    "Runs of each element of a text file; ValueError that names the element."
+    try: return _rows_by_lines(elements, text)
+    except ValueError as error:
+        try: return _rows_by_words(elements, text.split())
+        except (ValueError, IndexError): raise error from None
 
 # %% ../../nbs/data/ply.ipynb #58bbb7e0
 def read_ply(path: Path) -> tuple[dict, list[bytes]]:
     """Elements as {name: {property: array (N,), or a list of arrays, a row each}}, numbers in the file's types;
     names of images."""
-    data = Path(path).read_bytes()
+    data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
     kind, elements, images, start = _read_header(data, path)
+    if kind == "ascii":
+        try: runs = _text_runs(elements, data[start:])
+        except ValueError as e: raise ValueError(f"{path}: {e}; export it again") from e
+        return {element.name: _columns(element, rows) for element, rows in zip(elements, runs)}, images
     out = {}
-    try:
-        lines = [line for line in data[start:].splitlines() if line.strip()] if kind == "ascii" else []
-        for element in elements:
-            if kind == "ascii":
-                if len(lines) < element.count: raise ValueError("cut off")
-                runs = _text_rows(element, lines[:element.count])
-                lines = lines[element.count:]
-            else: runs, start = _binary_rows(element, data, start, "<" if "little" in kind else ">")
-            out[element.name] = _columns(element, runs)
-    except (ValueError, IndexError) as e: raise ValueError(f"{path}: {element.name} {e}; export it again") from e
+    for element in elements:
+        try: runs, start = _binary_rows(element, data, start, "<" if "little" in kind else ">")
+        except (ValueError, IndexError) as e: raise ValueError(f"{path}: {element.name} {e}; export it again") from e
+        out[element.name] = _columns(element, runs)
     return out, images
 
 # %% ../../nbs/data/ply.ipynb #c8f71e32
+def _typed(values: np.ndarray, kind: str) -> np.ndarray:
+    "Numbers in their declared type; as they are where it cannot hold them, such as .5 in a `uchar` of a text file."
+    if values.dtype.kind != "f" or np.dtype(kind).kind == "f": return values.astype(kind)
+    with np.errstate(invalid="ignore"): typed = values.astype(kind)
+    return typed if (typed == values).all() else values
+
 def _columns(element: Element, runs: list) -> dict:
     "Properties of an element: arrays of one type each, lists as lists of arrays."
     found = {}
     for name, kind in element.scalars:
-        found[name] = np.concatenate([np.asarray(run[name]) for run in runs] or [np.zeros(0)]).astype(kind)
+        found[name] = _typed(np.concatenate([np.asarray(run[name]) for run in runs] or [np.zeros(0)]), kind)
     for name, _, kind in element.lists:
         found[name] = [row for run in runs for row in np.asarray(run[name]).astype(kind)]
     return found
@@ -175,7 +219,10 @@ class PlyMesh:
     colors: object = None  # vertex colours (V,3), a callable, or None
 
 _RED = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
-_UV = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"))
+_UV = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"), ("tu", "tv"), ("u0", "v0"),
+       ("texcoord_u", "texcoord_v"), ("texcoord_s", "texcoord_t"))
+_CORNER_UV = ("texcoord", "texcoords", "texture_coordinates", "uv")     # lists of a face
+_IMAGE_OF_FACE = ("texnumber", "texture_index", "tex_index", "texid")
 
 def _pick(properties: dict, choices: tuple) -> np.ndarray | None:
     "Columns of the first choice of names that is there."
@@ -210,37 +257,47 @@ def _corner_uv(path, images, points, polygons, corners, triangles, counts) -> np
     "Texture coordinates (F,3,2) of the vertices or of the faces' corners; ValueError where they are missing."
     at = _pick(points, _UV)
     if at is not None: return at[corners[triangles]]
-    if "texcoord" not in polygons:
-        raise ValueError(f"{path}: names the image {images[0].decode('utf-8', 'replace')!r} but has no texture "
-                         f"coordinates")
-    bare = np.array([len(row) for row in polygons["texcoord"]]) != 2*counts
+    lists = next((polygons[name] for name in _CORNER_UV if name in polygons), None)
+    if lists is None:
+        raise ValueError(f"{path}: names the image {decode_name(images[0])!r} but has no texture coordinates")
+    bare = np.array([len(row) for row in lists]) != 2*counts
     if bare.any():
         raise ValueError(f"{path}: {bare.sum()} faces have no texture coordinates, or not two a corner; unwrap them")
-    return np.concatenate(polygons["texcoord"]).reshape(-1, 2)[triangles]
+    return np.concatenate(lists).reshape(-1, 2)[triangles]
 
-def _textures(path, images, points, polygons, corners, triangles, face, counts):
-    "Textures of the images that the header names, by coordinates of the vertices or of the faces' corners."
+def _load_image(path: Path, raw: bytes) -> torch.Tensor:
+    "Pixels (H,W,3) of an image beside a PLY; ValueError where it is not there."
+    file = find_file(path.parent, raw)
+    if file is None:
+        raise ValueError(f"{path}: names the image {decode_name(raw)!r}, which is not there; put it beside the PLY")
+    return torch.from_numpy(read_image(file, is_texture=True)[..., :3].copy())
+
+def _textures(path, images, points, polygons, corners, triangles, face, counts, plain):
+    """Textures of the images that the header names, by coordinates of the vertices or of the faces' corners; `plain`
+    colours the faces of image -1. ValueError for faces without an image or colours."""
     if not images: return None
     uv = _corner_uv(path, images, points, polygons, corners, triangles, counts).astype(np.float32)
     if not np.isfinite(uv).all(): raise ValueError(f"{path}: texture coordinates that are NaN or infinite; unwrap it")
     uv = torch.from_numpy(uv)
-    number = np.asarray(polygons.get("texnumber", np.zeros(face.max() + 1)))[face].astype(np.int64)
-    parts = []
-    for raw in images:
-        file = find_file(path.parent, raw)
-        if file is None:
-            raise ValueError(f"{path}: names the image {raw.decode('utf-8', 'replace')!r}, which is not there; put it "
-                             f"beside the PLY")
-        parts.append(Texture(torch.from_numpy(read_image(file, is_texture=True)[..., :3].copy()), uv, wrap_of(uv)))
-    return mix(parts, number.clip(0, len(parts) - 1))
+    numbers = next((polygons[name] for name in _IMAGE_OF_FACE if name in polygons), np.zeros(face.max() + 1))
+    number = np.asarray(numbers)[face].astype(np.int64)
+    without = (number < 0) | (number >= len(images))
+    if without.any() and plain is None:
+        raise ValueError(f"{path}: {without.sum()} faces have image {number[without][0]} of {len(images)} and no "
+                         f"colours; give them a texture, or the vertices colours")
+    parts = [Texture(image, uv, wrap_of(uv)) for image in [_load_image(path, raw) for raw in images]]
+    return mix([*parts, plain], np.where(without, len(parts), number)) if without.any() else mix(parts, number)
 
 # %% ../../nbs/data/ply.ipynb #dec3d30d
+def _indices(element: dict) -> list:
+    "Lists of vertices of an element, `vertex_indices` or alike; none where it has none."
+    return next((rows for name, rows in element.items()
+                 if isinstance(rows, list) and name.startswith("vert")), [])
+
 def _polygons(elements: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
     "Corners (C,) of all faces, one after another, and how many (F,) each has; strips as triangles. ValueError."
-    polygons = elements.get("face", {})
-    rows = polygons.get("vertex_indices", polygons.get("vertex_index", []))
-    strips = elements.get("tristrips", {})
-    if not len(rows): rows = _unstrip(strips.get("vertex_indices", strips.get("vertex_index", [])))
+    rows = _indices(elements.get("face", {}))
+    if not len(rows): rows = _unstrip(_indices(elements.get("tristrips", {})))
     corners = np.concatenate([*rows, np.zeros(0)]).astype(np.int64)
     return corners, np.array([len(row) for row in rows], np.int64)
 
@@ -269,7 +326,10 @@ def read_ply_mesh(path: Path) -> PlyMesh:
         raise ValueError(f"{path}: a face names vertex {wrong}; there are {len(vertices)}")
     triangles, face = fan(counts)
     mesh = PlyMesh(vertices.astype(np.float64), corners[triangles])
-    mesh.colors = _textures(path, images, points, elements.get("face", {}), corners, triangles, face, counts)
-    if mesh.colors is None: mesh.colors = _vertex_colors(points)
+    mesh.colors = _vertex_colors(points)
     if mesh.colors is None: mesh.colors = _face_colors(elements, face)
+    plain = CornerColors(mesh.colors[mesh.faces]) if isinstance(mesh.colors, torch.Tensor) else mesh.colors
+    polygons = elements.get("face", {})
+    textures = _textures(path, images, points, polygons, corners, triangles, face, counts, plain)
+    if textures is not None: mesh.colors = textures
     return mesh
