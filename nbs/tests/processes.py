@@ -30,6 +30,7 @@ def _run_notebook(notebook: Path, log: Path):
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    multiprocessing.set_start_method(None, force=True)   # the system's own, as in a process that nobody forked
     from nbdev.config import get_config
     from nbdev.test import test_nb
 

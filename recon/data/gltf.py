@@ -38,6 +38,7 @@ def _decode_uri(uri: str) -> bytes:
     body = "".join(unquote(body).split()).translate(str.maketrans("-_", "+/")).rstrip("=")
     return base64.b64decode(body + "="*(-len(body) % 4))
 
+# %% ../../nbs/data/gltf.ipynb #9a10c001
 @dataclass
 class Gltf:
     "A file's tables and its binary parts."

@@ -170,6 +170,7 @@ def _rows_by_words(elements: list[Element], words: list[bytes]) -> list:
         found.append(_text_rows(element, rows))
     return found
 
+# %% ../../nbs/data/ply.ipynb #9a10c011
 def _text_runs(elements: list[Element], text: bytes) -> list:
     "Runs of each element of a text file; ValueError that names the element."
     try: return _rows_by_lines(elements, text)
@@ -272,6 +273,7 @@ def _load_image(path: Path, raw: bytes) -> torch.Tensor:
         raise ValueError(f"{path}: names the image {decode_name(raw)!r}, which is not there; put it beside the PLY")
     return torch.from_numpy(read_image(file, is_texture=True)[..., :3].copy())
 
+# %% ../../nbs/data/ply.ipynb #9a10c021
 def _textures(path, images, points, polygons, corners, triangles, face, counts, plain):
     """Textures of the images that the header names, by coordinates of the vertices or of the faces' corners; `plain`
     colours the faces of image -1. ValueError for faces without an image or colours."""

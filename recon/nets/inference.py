@@ -48,7 +48,7 @@ class Scene:
         return ClosestPoint(distance[None, :, None], face[None], bary[None])
 
 # %% ../../nbs/nets/inference.ipynb #d0e1b7a2
-HAND_REACH = .03, .06   # cube units from the body's hand up to which the distance is the body's, and from which it is not
+HAND_REACH = .03, .06   # cube units from the body's hand up to which the distance is the body's; from the second, not
 
 @patch
 def with_hands(self: Scene, distance: Tensor, nearest: ClosestPoint) -> Tensor:
