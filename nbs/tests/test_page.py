@@ -63,9 +63,9 @@ def reconstructed(tmp_path_factory):
     "An example person by stage 05 with the weights that come with the project."
     from recon.reconstruct import Reconstruct, main
 
-    if not (ROOT/"data"/"models"/"recon_demo").exists(): pytest.skip("no weights in data/models")
+    if not (ROOT/"data"/"models"/"recon").exists(): pytest.skip("no weights in data/models")
     folder = tmp_path_factory.mktemp("meshes")
-    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon_demo"), data_root=str(ROOT/"data"/"examples"),
+    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon"), data_root=str(ROOT/"data"/"examples"),
                      subject="casual", resolution=160, save_root=str(folder)))
     return folder/"casual.html"
 
@@ -93,6 +93,6 @@ def test_stage_05_writes_a_page_that_opens_from_disk(reconstructed):
 def test_no_page_where_it_is_switched_off(reconstructed, tmp_path):
     from recon.reconstruct import Reconstruct, main
 
-    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon_demo"), data_root=str(ROOT/"data"/"examples"),
+    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon"), data_root=str(ROOT/"data"/"examples"),
                      subject="casual", resolution=64, save_root=str(tmp_path), page=False))
     assert not (tmp_path/"casual.html").exists() and (tmp_path/"casual.glb").exists()

@@ -357,7 +357,7 @@ def _find_best(path: Path) -> Checkpoint:
     raise FileNotFoundError(f"{path.parent}: nothing was validated there, so no checkpoint is the best; "
                             "expected checkpoints/best.json")
 
-SHIPPED = "data/models/recon_demo"
+SHIPPED = "data/models/recon"
 
 def newest_model() -> Checkpoint:
     """The newest checkpoint below outputs/ that can reconstruct: of stage 3 if there is one, else of stage 2, else the

@@ -41,7 +41,7 @@ class BenchBack(Config):
     limit: int = 0                         # at most this many subjects; 0: all
     small: str = "auto"                    # weights or run of the small network
     views: str = "0,1,-1"                  # views whose front is the photo; the mesh is made of the first
-    model: str = "data/models/recon_demo"  # run or checkpoint that makes the meshes; empty: no meshes
+    model: str = "data/models/recon"  # run or checkpoint that makes the meshes; empty: no meshes
     resolution: int = 128                  # of the meshes' grid
     save: str = ""                         # JSON file of all numbers; empty: none
 

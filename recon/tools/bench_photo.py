@@ -49,7 +49,7 @@ class BenchPhoto(Config):
     split: str = "test"                    # subjects of the dataset; empty: all
     view: int = 0                          # that is the photo
     limit: int = 0                         # at most this many subjects; 0: all
-    model: str = "data/models/recon_demo"  # run or checkpoint that makes the meshes
+    model: str = "data/models/recon"  # run or checkpoint that makes the meshes
     resolution: int = 128                  # of the meshes' grid
     save_root: str = "outputs/bench_photo" # the folders, and numbers.json
 
