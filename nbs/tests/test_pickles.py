@@ -220,6 +220,50 @@ def test_parameters_of_no_single_body_are_refused_by_name(tmp_path, suffix, chan
     assert "\n" not in str(refused.value)
 
 
+ESTIMATORS = {  # the words of their outputs for body_pose, betas and global_orient
+    "OSX": lambda pose, betas, turn: dict(smplx_root_pose=turn, smplx_body_pose=pose, smplx_shape=betas, bbox=[0, 1]),
+    "Hand4Whole": lambda pose, betas, turn: dict(root_pose=[turn], body_pose=[pose], shape=[betas], focal=9),
+    "AMASS": lambda pose, betas, turn: dict(root_orient=turn, pose_body=pose, betas=betas, gender="male"),
+    "below a name": lambda pose, betas, turn: dict(meta=dict(a=1), smplx=named(pose, betas, turn)),
+    "a list of one": lambda pose, betas, turn: [dict(person_id=0, params=named(pose, betas, turn))],
+    "predicted": lambda pose, betas, turn: dict(
+        pred_smpl_params=dict(pred_body_pose=pose, pred_betas=betas, pred_global_orient=turn)
+    ),
+}
+
+
+def named(pose, betas, turn) -> dict:
+    return dict(body_pose=pose, betas=betas, global_orient=turn)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".json"])
+@pytest.mark.parametrize("write", ESTIMATORS.values(), ids=ESTIMATORS.keys())
+def test_parameters_in_the_words_of_an_estimator(tmp_path, write, suffix):
+    import json
+
+    from recon.data.formats.parameters import read_params
+
+    values = write(*(value.tolist() for value in ONE.values()))
+    path = tmp_path / f"p{suffix}"
+    path.write_bytes(json.dumps(values).encode() if suffix == ".json" else pickle.dumps(values))
+    found = read_params(path)
+    assert set(found) == set(ONE)
+    for name, value in ONE.items():
+        assert np.allclose(found[name], value)
+
+
+def test_parameters_of_several_persons_are_refused_by_name(tmp_path):
+    from recon.data.formats.parameters import read_params
+
+    path = tmp_path / "p.pkl"
+    path.write_bytes(pickle.dumps({"0": ONE, "1": ONE}))
+    with pytest.raises(ValueError, match="p.pkl: parameters of 2 bodies; expected one"):
+        read_params(path)
+    path.write_bytes(pickle.dumps(dict(smpl_thetas=np.zeros(72), smpl_betas=np.zeros(10))))
+    with pytest.raises(ValueError, match="p.pkl: no `body_pose` .found: smpl_thetas, smpl_betas."):
+        read_params(path)
+
+
 def test_an_npz_is_checked_before_memory_is_taken(tmp_path):
     "A header that promises 3.6 GB in 150 bytes; a pickle among the arrays; a compressed one."
     import io
