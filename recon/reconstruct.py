@@ -74,6 +74,7 @@ def select_subjects(cfg: Reconstruct, names: list[str]) -> list[str]:
                              f"the nearest is {nearest(name, names)!r}")
     return (wanted or names)[:cfg.limit or None]
 
+# %% ../nbs/05_reconstruct.ipynb #11e7c281
 def open_inputs(cfg: Reconstruct, config: dict):
     "Open the subjects at the image size and in the light of a training run's `config`."
     from recon.data.subjects import open_subjects
@@ -156,6 +157,7 @@ def build_key(metadata: dict, *contents) -> str:
     "Return a checksum of contents and options without the paths where they lie."
     return digest({name: value for name, value in metadata.items() if name not in ("model", "data", "rig")}, *contents)
 
+# %% ../nbs/05_reconstruct.ipynb #48318517
 def is_finished(folder: Path, name: str, key: str) -> bool:
     "Return whether all files of a subject are there and were made with `key`."
     try: card = json.loads((folder/f"{name}.json").read_text())
@@ -268,6 +270,7 @@ def raise_failures(meshes: dict, failures: dict[str, str]):
     reasons = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
     raise SubjectsFailed(f"{len(failures)} of {len(meshes) + len(failures)} subjects failed:\n{reasons}")
 
+# %% ../nbs/05_reconstruct.ipynb #ca6653e7
 def main(cfg: Reconstruct) -> dict[str, Path]:
     "Reconstruct the subjects; return the mesh file of each by name, or raise `SubjectsFailed` at the end."
     meshes, failures = reconstruct_all(cfg)

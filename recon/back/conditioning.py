@@ -31,6 +31,7 @@ def head_coordinates(body: RestBody) -> tuple[Tensor, Tensor]:   # (B,) bool, (B
     low, high = body.canonical[head].amin(0), body.canonical[head].amax(0)
     return head, (body.canonical - low) / (high - low)
 
+# %% ../../nbs/back/conditioning.ipynb #25df8282
 def face_and_scalp(body: RestBody) -> Tensor:   # (B,2) 0 or 1
     "Mark face (the front of the head, chin to hairline) and scalp (above it, and behind the ears down to the nape)."
     if body.regions is None: return torch.zeros(len(body.canonical), 2)
@@ -51,6 +52,7 @@ class BodyMaps(NamedTuple):
     normal: Tensor     # (3,S,S) unit normal, z towards the camera that sees it
     parts: Tensor      # (8,S,S) share of each of `PARTS`
 
+# %% ../../nbs/back/conditioning.ipynb #f4d8c68e
 def vertex_attributes(
     vertices: Tensor,  # (B,3) in the frame of the front camera
     body: RestBody,

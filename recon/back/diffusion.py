@@ -97,6 +97,7 @@ def step_indices(count: int, cfg: DiffusionOptions, step: int) -> list[tuple[int
         found.append((epoch, int(order[at])))
     return found
 
+# %% ../../nbs/back/diffusion.ipynb #eda49e79
 def read_batch(pairs: DiffusionPairs, cfg: DiffusionOptions, step: int) -> tuple[SithInputs, Tensor]:
     "Conditions and backs of a step."
     inputs, backs = zip(*(pairs.read(epoch, index) for epoch, index in step_indices(len(pairs), cfg, step)))
@@ -153,6 +154,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def _step_of(path: Path) -> int: return int(path.name.split("-")[1])
 
+# %% ../../nbs/back/diffusion.ipynb #cfc6df9d
 @patch
 def load(self: DiffusionState, checkpoint: Path):
     "Go on from a checkpoint. Raise OSError or ValueError for a damaged one."

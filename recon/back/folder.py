@@ -43,6 +43,7 @@ def front_view(item: dict, body: RestBody) -> FrontView:
     "The front of a dataset's item, as `read_front` gives that of a photo."
     return front_of(item["front_rgb_img"]/2 + .5, item["front_mask"], item["smpl_v"], body)
 
+# %% ../../nbs/back/folder.ipynb #f4a3f544
 def read_rgba(path: Path) -> np.ndarray:
     "Read a cut-out, padded to a square (S,S,4) uint8. Raise as `recon.data.images.read_cutout`."
     return (pad_to_square(read_cutout(path))*255).round().astype(np.uint8)
@@ -83,6 +84,7 @@ def file_checksum(path: Path) -> str:
     "Checksum of a file's bytes."
     return _checksum(path.read_bytes())
 
+# %% ../../nbs/back/folder.ipynb #3bdb9643
 def write_back(path: Path, pixels: np.ndarray, record: dict):
     "Write an RGBA image (S,S,4) with the record of what made it."
     text = PngImagePlugin.PngInfo()
@@ -150,6 +152,7 @@ def back_pixels(
     pixels = torch.cat([color.clamp(0, 1), mask]).movedim(0, -1)
     return (pixels*255).round().byte().numpy()
 
+# %% ../../nbs/back/folder.ipynb #235d86bc
 def choose_sample(files: BackFiles, k: int):
     "Let reconstruction use sample `k`. Raise FileNotFoundError where it was not made."
     path = files.sample(k)

@@ -25,6 +25,7 @@ PLANES = dict(
 CHANNELS = sum(PLANES.values())
 MASK = 9   # the plane of the mask
 
+# %% ../../nbs/back/network.ipynb #543e24db
 def condition_planes(
     image: Tensor,    # (3,S,S) colours of the front in [0,1]
     mask: Tensor,     # (1,S,S)
@@ -47,6 +48,7 @@ def _leftward(names: dict) -> Tensor:
         at += count
     return signs
 
+# %% ../../nbs/back/network.ipynb #75902c7c
 def mirror_planes(
     planes: Tensor,      # (...,C,S,S)
     names: dict = PLANES # plane -> channels
@@ -99,6 +101,7 @@ class BackLayers(NamedTuple):
                               F.interpolate(plane, size, mode="bilinear", align_corners=False) for plane in self[:3])
         return (copied + keep*(mirrored - copied))*gain
 
+# %% ../../nbs/back/network.ipynb #ae30bcb3
 class BackPrediction(NamedTuple):
     "The back, in the overlay frame."
     color: Tensor   # (B,3,S,S) in [0,1] where it is right, not clipped

@@ -40,6 +40,7 @@ class BackPair(TypedDict):
     normal: Tensor  # (3,S,S) true unit normals that face the back camera, zero outside
     mask: Tensor    # (1,S,S) of the figure
 
+# %% ../../nbs/back/pairs.ipynb #13af33a7
 def back_pair(
     item: dict,               # from a dataset or a prepared folder
     body: RestBody,
@@ -52,6 +53,7 @@ def back_pair(
     normal = flip_normal_z(item["back_nrm_img"])
     return BackPair(planes=planes, color=item["back_rgb_img"]/2 + .5, normal=normal, mask=item["back_mask"])
 
+# %% ../../nbs/back/pairs.ipynb #564df9af
 def mirror_pair(pair: BackPair) -> BackPair:
     "The same figure seen in a mirror."
     turned = mirror_planes(pair["normal"], dict(normal=3))

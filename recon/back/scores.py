@@ -19,6 +19,7 @@ def on_white(
     "Colours inside the mask, white outside."
     return color.clamp(0, 1)*mask + 1 - mask
 
+# %% ../../nbs/back/scores.ipynb #f6e9ecb5
 def masked_psnr(
     color: Tensor,  # (3,S,S) in [0,1]
     true: Tensor,   # (3,S,S)
@@ -62,6 +63,7 @@ def normal_degrees(
     cosine = torch.cosine_similarity(normal[:, inside], true[:, inside], dim=0)
     return float(cosine.clamp(-1, 1).acos().rad2deg().mean())
 
+# %% ../../nbs/back/scores.ipynb #5e22071b
 def color_shift(
     color: Tensor,  # (3,S,S) in [0,1]
     true: Tensor,   # (3,S,S)

@@ -76,6 +76,7 @@ def check_layout(folder: Path):
     if not (find_spec("diffusers") and find_spec("transformers")):
         raise ValueError(f"{folder}: needs diffusers and transformers; `pip install -e '.[diffusion]'` brings them")
 
+# %% ../../nbs/back/sith.ipynb #fa2958e3
 def load_projection(folder: Path) -> nn.Linear:
     "The projection from its folder. Raise ValueError for other weights."
     file = next(iter(sorted(folder.glob("*.safetensors"))), None)

@@ -73,6 +73,7 @@ def _stream(device: torch.device):
     "Warp's view of torch's current stream; none on a CPU."
     return wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
 
+# %% ../../nbs/geometry/query.ipynb #ac1ca847
 def _launch(mesh: wp.Mesh, kernel, points: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor]:
     "Run `kernel` over `points` (N,3): distance (N,), face (N,), barycentric weights (N,3); inf and -1 for none."
     n, on = len(points), dict(device=points.device)

@@ -61,6 +61,7 @@ class FaceTree:
     first: Tensor    # (T,) as in `RefinedColors`
     ends: list       # for each level the two points (M,2) between which each new midpoint lies
 
+# %% ../../nbs/geometry/refined.ipynb #0b0f6dec
 def _midpoints(
     corner: Tensor,  # (M,3) corners of the faces to split
     count: int,      # points so far
@@ -71,6 +72,7 @@ def _midpoints(
     code, middle = (edges[:, 0]*(2*count) + edges[:, 1]).unique(return_inverse=True)
     return torch.stack([code // (2*count), code % (2*count)], 1), middle.reshape(-1, 3) + count
 
+# %% ../../nbs/geometry/refined.ipynb #961fd1af
 def _quarter(corner: Tensor, middle: Tensor) -> Tensor:
     "Corners (4M,3) of the four parts of each face."
     (a, b, c), (bc, ca, ab) = corner.T, middle.T

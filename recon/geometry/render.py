@@ -63,6 +63,7 @@ def cast_view(
     if not can_draw(view, camera_mode): return _cast_view(query, size, R, camera_mode)
     return Fragments(*fill(draw(view, query._corners, size, 1, camera_mode), size))
 
+# %% ../../nbs/geometry/render.ipynb #77876567
 def _cast_view(query: MeshQuery, size: int, R: Tensor, camera_mode: str) -> Fragments:
     "The same by rays: on CUDA, and where a mesh reaches behind the camera."
     rows, columns = frame(project(query.vertices @ R.T, camera_mode), size)

@@ -24,6 +24,7 @@ class BodyTemplate(NamedTuple):
 
     def to(self, device) -> "BodyTemplate": return BodyTemplate(self.faces.to(device), self.canonical.to(device))
 
+# %% ../../nbs/nets/body.ipynb #6375f1fd
 class Body(NamedTuple):
     "Posed bodies of a batch, in the frames of their views."
     vertices: Tensor   # (B,V,3) posed
@@ -43,6 +44,7 @@ class ClosestPoint(NamedTuple):
     face: Tensor      # (B,N)
     bary: Tensor      # (B,N,3) barycentric weights
 
+# %% ../../nbs/nets/body.ipynb #f13d35c9
 @record_function("recon: body")
 def closest_on_body(
     queries: list[MeshQuery],  # one an item, in the frame of its view

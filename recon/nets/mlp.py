@@ -36,6 +36,7 @@ class _SumAtMostOne(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor: return weight / weight.abs().sum(self.dim, keepdim=True).clamp(min=1)
 
+# %% ../../nbs/nets/mlp.ipynb #ccc29164
 def _parametrize(layer: nn.Linear, rule: nn.Module) -> nn.Linear: return register_parametrization(layer, "weight", rule)
 
 LAYER_TYPES = dict(

@@ -51,6 +51,7 @@ _SOURCES = [[0], [11, 12], [12], [14], [16], [11], [13], [15], [23, 24], [24], [
             [8], [7], [31], [31], [29], [32], [32], [30]]
 _LEGS = ((24, 26, 28, 30, 32, 1, (9, 10, 11, 24, 22, 23)), (23, 25, 27, 29, 31, -1, (12, 13, 14, 21, 19, 20)))
 
+# %% ../../nbs/photo/keypoints.ipynb #b5972be0
 def _leg(xy: np.ndarray, hip: int, knee: int, ankle: int, heel: int, toe: int, across: np.ndarray,
          torso: np.ndarray) -> list[np.ndarray]:
     "OpenPose's hip, knee, ankle, heel, big and small toe of one leg."
@@ -63,6 +64,7 @@ def _leg(xy: np.ndarray, hip: int, knee: int, ankle: int, heel: int, toe: int, a
         toe + .111*(ankle - toe) - .054*(heel - toe),
         toe + .226*(ankle - toe) - .05*(heel - toe) + .178*across]
 
+# %% ../../nbs/photo/keypoints.ipynb #113a4cd1
 def to_body_25(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     "BODY_25 (25,3) from BlazePose's landmarks (33,2) and their confidence (33,)."
     points = np.array([xy[rows].mean(0) for rows in _SOURCES])
@@ -82,6 +84,7 @@ FACE_70 = [   # the points of MediaPipe's mesh that are OpenPose's 68
     153, 144, 362, 385, 387, 263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
     78, 82, 13, 312, 308, 317, 14, 87]
 
+# %% ../../nbs/photo/keypoints.ipynb #20f61d96
 def person_keypoints(person: Person) -> Keypoints:
     "Keypoints of somebody found in a photo."
     found = no_keypoints()
@@ -139,6 +142,7 @@ def from_coco(values: np.ndarray) -> Keypoints:
     found.left_hand, found.right_hand = padded[91:112], padded[112:133]
     return found
 
+# %% ../../nbs/photo/keypoints.ipynb #f50eeb5d
 def from_points(values: np.ndarray, path: Path) -> Keypoints:
     "Keypoints from a bare list of points (N,3): 17 or 133 of COCO, 25 of OpenPose, 33 of MediaPipe in pixels."
     if len(values) in (17, 133): return from_coco(values)
@@ -153,6 +157,7 @@ def _records(data) -> list:
     return data.get("people") or data.get("annotations") or data.get("instances") or ([data] if "keypoints" in data
         else [])
 
+# %% ../../nbs/photo/keypoints.ipynb #a18050c6
 def _person(record, path: Path) -> Keypoints:
     "Keypoints of one record of a file."
     if isinstance(record, dict) and "pose_keypoints_2d" in record: return from_openpose(record, path)
@@ -164,6 +169,7 @@ def _person(record, path: Path) -> Keypoints:
     raise ValueError(f"{path}: a person without keypoints; expected `pose_keypoints_2d` (OpenPose) or `keypoints` "
                      f"(COCO, MediaPipe)")
 
+# %% ../../nbs/photo/keypoints.ipynb #392350e5
 def read_keypoints(path: Path) -> list[Keypoints]:
     "People of a keypoint file; ValueError says what is wrong with it."
     try: data = json.loads(Path(path).read_bytes())

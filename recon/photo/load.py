@@ -45,6 +45,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError): pass
     return image.convert("RGB")
 
+# %% ../../nbs/photo/load.ipynb #d92cbe90
 def alpha_of(image: Image.Image) -> Image.Image | None:
     "The alpha channel of an image that has one."
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

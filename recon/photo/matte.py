@@ -115,6 +115,7 @@ class Placement:
         "Points (N,2) of the photo as x, y of the cube [-1,1]: x right, y up."
         return (self.to_canvas(points)*2/self.size - 1)*[1, -1]
 
+# %% ../../nbs/photo/matte.ipynb #3fbec78c
 def place_figure(alpha: np.ndarray, size: int = 1024, share: float = .85) -> Placement:
     "Centre a figure; ValueError where the alpha is empty."
     box = bounds(alpha > .5)

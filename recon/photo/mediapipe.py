@@ -51,6 +51,7 @@ def _half_pixel(matrix: np.ndarray) -> np.ndarray:
     shifted[:, 2] += matrix[:, :2] @ [.5, .5] - .5
     return shifted
 
+# %% ../../nbs/photo/mediapipe.ipynb #9bbe5860
 def crop(image: np.ndarray, square: Square, pixels: int) -> np.ndarray:
     "The square of an image (H,W,3) uint8, as (pixels,pixels,3) float32 in [0,1]; black outside the image."
     shrink = square.size/pixels
@@ -63,6 +64,7 @@ def crop(image: np.ndarray, square: Square, pixels: int) -> np.ndarray:
     return cv2.warpAffine(image, _half_pixel(square.matrix(pixels)), (pixels, pixels),
                           flags=flags).astype(np.float32)/255
 
+# %% ../../nbs/photo/mediapipe.ipynb #04c6ad57
 def paste(values: np.ndarray, square: Square, shape: tuple[int, int]) -> np.ndarray:
     "A crop's map (S,S), laid back on a photo (H,W)."
     matrix = _half_pixel(square.matrix(values.shape[0]))
@@ -104,6 +106,7 @@ def anchors(size: int, strides: tuple) -> np.ndarray:
         centers.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), 2*strides.count(stride), 0))
     return np.concatenate(centers)
 
+# %% ../../nbs/photo/mediapipe.ipynb #b5ce228b
 def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     "Intersection over union (N,) of a box (x0,y0,x1,y1) with boxes (N,4)."
     sides = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0)
@@ -119,6 +122,7 @@ class Find:
     box: np.ndarray     # (2,2) corners
     points: np.ndarray  # (K,2)
 
+# %% ../../nbs/photo/mediapipe.ipynb #13ab5de3
 def merge_finds(boxes: np.ndarray, scores: np.ndarray, points: np.ndarray, threshold: float = .3) -> list[tuple]:
     "Weighted non-maximum suppression of boxes (N,4) with points (N,K,2): (score, box, points) each, best first."
     left, merged = np.argsort(-scores), []
@@ -162,6 +166,7 @@ class Landmarks:
     mask: np.ndarray        # (256,256) of the crop, in [0,1]
     square: Square
 
+# %% ../../nbs/photo/mediapipe.ipynb #8dd3d6a0
 def refine_by_heatmap(xy: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
     "Landmarks (39,2) in [0,1], moved to the centre of mass of the heatmaps (64,64,39) around them."
     moved = xy.copy()
@@ -178,6 +183,7 @@ def _unturn(points: np.ndarray, angle: float) -> np.ndarray:
     cos, sin = math.cos(angle), math.sin(angle)
     return np.c_[points[:, :2] @ np.array([[cos, -sin], [sin, cos]]).T, points[:, 2]]
 
+# %% ../../nbs/photo/mediapipe.ipynb #2c14ba36
 def body_landmarks(image: np.ndarray, square: Square) -> Landmarks:
     "Landmarks of the person in a square of an image (H,W,3) uint8."
     outputs = {output.shape: output for output in network(body_network())(crop(image, square, 256))}
@@ -190,6 +196,7 @@ def body_landmarks(image: np.ndarray, square: Square) -> Landmarks:
         world=_unturn(outputs[117,].reshape(39, 3), square.angle), presence=float(outputs[1,][0]),
         mask=sigmoid(outputs[256, 256, 1][..., 0]), square=square)
 
+# %% ../../nbs/photo/mediapipe.ipynb #44fcf43b
 def wrap_angle(angle: float) -> float:
     "An angle in [-π, π)."
     return (angle + math.pi) % (2*math.pi) - math.pi
@@ -213,6 +220,7 @@ def hand_landmarks(image: np.ndarray, square: Square) -> Part:
     points = points.reshape(21, 3)
     return Part(square.to_photo(points[:, :2], 224), points[:, 2]/224*square.size, float(presence.ravel()[0]))
 
+# %% ../../nbs/photo/mediapipe.ipynb #9ee24f3b
 def hand_square(wrist: np.ndarray, pinky: np.ndarray, index: np.ndarray) -> Square:
     "Where the body's landmarks put a hand."
     middle = (2*index + pinky)/3
@@ -237,6 +245,7 @@ def tracked_square(hand: np.ndarray) -> Square:
     center = turn.T @ ((low + high)/2 - [0, .1*(high - low)[1]])
     return Square(*map(float, center), 2*float((high - low).max()), angle)
 
+# %% ../../nbs/photo/mediapipe.ipynb #4c6bfbdd
 def find_hand(image: np.ndarray, wrist: np.ndarray, pinky: np.ndarray, index: np.ndarray) -> Part:
     "The hand beside a wrist: the surest of a few looks."
     start = hand_square(wrist, pinky, index)

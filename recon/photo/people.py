@@ -34,6 +34,7 @@ def torso_length(xy: np.ndarray) -> float:
     "Pixels from between the shoulders to between the hips."
     return max(float(np.hypot(*(xy[[11, 12]].mean(0) - xy[[23, 24]].mean(0)))), 1.)
 
+# %% ../../nbs/photo/people.ipynb #5d1b5557
 def mirrored_landmarks(image: np.ndarray, square: Square) -> Landmarks:
     "The body's landmarks seen in the mirror, brought back."
     width = image.shape[1]
@@ -150,6 +151,7 @@ def quarter_turns(person: Person) -> int:
     turns = round(angle/(math.pi/2))
     return turns % 4 if abs(angle - turns*math.pi/2) < .6 else 0
 
+# %% ../../nbs/photo/people.ipynb #7d7114cb
 def find_upright(image: np.ndarray, levels=(1, 2, 3)) -> tuple[list[Person], int]:
     "People in a photo, and by how many quarter turns it had to be turned to find them upright."
     people = find_people(image, levels)

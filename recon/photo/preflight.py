@@ -29,6 +29,7 @@ class Warning:
 
 ROW = {name: row for row, name in enumerate(BODY_25)}
 
+# %% ../../nbs/photo/preflight.ipynb #10d74327
 def point(figure: Figure, name: str) -> np.ndarray:
     "A keypoint's x, y and confidence, in pixels of the canvas."
     return figure.keypoints.body[ROW[name]]
@@ -46,6 +47,7 @@ def check_size(figure: Figure) -> Warning | None:
     return Warning("small", f"the person is {height:.0f} pixels tall",
                    "Use a larger photo: 600 pixels and more show face and hands")
 
+# %% ../../nbs/photo/preflight.ipynb #f75a7092
 def sharpness(figure: Figure) -> float:
     "How much steeper edges are at 1 than at 4 pixels of blur: 1.5 and more for sharp photos, near 1 for blurred ones."
     grey = cv2.cvtColor(figure.image[..., :3], cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -56,6 +58,7 @@ def sharpness(figure: Figure) -> float:
         return np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))[inside].mean()
     return float(steepness(1)/max(steepness(4), 1e-3))
 
+# %% ../../nbs/photo/preflight.ipynb #4e144f0b
 def check_blur(figure: Figure) -> Warning | None:
     "Whether the photo is blurred."
     if sharpness(figure) >= 1.15: return None

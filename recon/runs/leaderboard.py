@@ -56,6 +56,7 @@ COMPARED_FIELDS = (      # of the card
     "samples", "seed", "unit", "normals", "body", "back_view", "inputs", "images", "lpips", "kid",
 )
 
+# %% ../../nbs/runs/leaderboard.ipynb #9f86828e
 def _incomparable(one: Evaluation, first: Evaluation, first_name: str) -> list[str]:
     "In words, what keeps two evaluations from being compared."
     reasons = [

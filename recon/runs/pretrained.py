@@ -21,6 +21,7 @@ def _halved(value: torch.Tensor) -> torch.Tensor:
     "A tensor in half precision, if it has one."
     return value.half() if value.is_floating_point() else value
 
+# %% ../../nbs/runs/pretrained.ipynb #a3f5a262
 def save_pretrained(checkpoint: Checkpoint, folder: Path) -> Path:
     "Write the weights of a checkpoint in half precision and its card; the folder."
     folder = resolve_path(folder)
@@ -44,6 +45,7 @@ def hub_name(name) -> str:
     if found.count("/") != 1: raise ValueError(f"{name}: expected hf://USER/NAME")
     return found
 
+# %% ../../nbs/runs/pretrained.ipynb #75a0dfe0
 def from_pretrained(name: str | Path) -> Checkpoint:
     "Read weights from a folder, or download them from `hf://USER/NAME`. ValueError: damaged, or not to be had."
     if not is_on_hub(name): return Checkpoint.read(resolve_path(name))

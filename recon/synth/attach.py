@@ -28,6 +28,7 @@ class Accessory:
     closed: bool = False      # else a sheet that is all thickness
     soft: bool = False        # of cloth
 
+# %% ../../nbs/synth/attach.ipynb #d61cbbb6
 def places_of(points: np.ndarray, faces: np.ndarray) -> Places:
     "Places of points (V,3) given on the template's rest body, or on a pattern: positions and normals alone."
     table = np.zeros((len(points), len(PLACE_COLUMNS)))

@@ -30,6 +30,7 @@ TROUSER_WEAVES = dict(
     leggings={plain: .8, heather: .15, dots: .05},
     shorts={plain: .55, denim: .2, heather: .1, plaid: .08, flowers: .07})
 
+# %% ../../nbs/synth/bottoms.ipynb #24a72bf8
 def _side_stripe(width: float) -> Detail:
     "A stripe down the outside of the legs, metres."
     def paint(color, place, fabric):
@@ -39,6 +40,7 @@ def _side_stripe(width: float) -> Detail:
 
     return Detail(paint)
 
+# %% ../../nbs/synth/bottoms.ipynb #de960937
 def _sew_trousers(rng, tailor: Tailor, kind: str, weave, waist: float, belted: bool) -> Fabric:
     "Draw the cloth of trousers with what is sewn on; those of heather are joggers with cuffs."
     jogger = weave is heather and kind != "leggings"
@@ -97,6 +99,7 @@ SHOES = dict(sneakers=.42, hightops=.1, boots=.16, loafers=.16, sandals=.09, sli
 SHOE_HEIGHTS = dict(   # metres on the template
     sneakers=-.742, hightops=-.69, boots=-.6, loafers=-.757, sandals=-.64, slippers=-.762)
 
+# %% ../../nbs/synth/bottoms.ipynb #c3929db4
 def _paint_laces(color, place: Places, fabric: Fabric):
     "Paint a tongue with laces, in place."
     middle = place.side*np.interp(place.z, [-.05, .2], [.195, .205])
@@ -107,6 +110,7 @@ def _paint_laces(color, place: Places, fabric: Fabric):
     laces = line_coverage(np.mod(place.z + .5*place.y, .022) - .011, .008, fabric.fine)
     color[:] = mix_colors(color, fabric.thread, tongue*laces)
 
+# %% ../../nbs/synth/bottoms.ipynb #297102dd
 def _paint_toe_cap(color, place: Places, fabric: Fabric, sole: np.ndarray, striped: bool):
     "Paint the cap of sneakers and perhaps a stripe on their sides, in place."
     cap = edge_coverage(place.z + .35*(-.79 - place.y) - .195, fabric.fine)
@@ -130,6 +134,7 @@ def _shoe_details(rng, kind: str) -> list[Detail]:
 
     return [Detail(paint, lambda p: .0035*ramp(p.y, edge + .002, edge - .003))]
 
+# %% ../../nbs/synth/bottoms.ipynb #02db9c6b
 def _sandal_margin(p: Places) -> np.ndarray:
     "Distance (N,) inside the straps and the sole of sandals, metres."
     toes = .011 - np.abs(p.z - .13)

@@ -58,6 +58,7 @@ def check_seed(seed: int, resolution: int) -> Health:
     person = make_person(seed, resolution)
     return measure_scan(person, time.process_time() - start)
 
+# %% ../../nbs/synth/check.ipynb #397e6091
 def check_seeds(
     seeds,
     resolution: int = 224,   # voxels along [-1, 1]
@@ -70,6 +71,7 @@ def check_seeds(
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(partial(check_seed, resolution=resolution), seeds)
 
+# %% ../../nbs/synth/check.ipynb #14b9f06e
 def summarize(found: list[Health]) -> str:
     "Put the figures of many people into words."
     genus = np.array([health.genus for health in found])

@@ -109,6 +109,7 @@ def edges_and_bends(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     inner = np.nonzero(repeated)[0]
     return edges[np.r_[True, ~repeated]], np.stack([opposite[inner], opposite[inner + 1]], 1)
 
+# %% ../../nbs/synth/cloth.ipynb #d5b73064
 def _make_springs(pairs, shape, ease, rng) -> tuple:
     "Order pairs (E,2) at random: their number, the pairs, and their lengths in `shape` (V,3), eased (V,)."
     pairs = rng.permutation(pairs)

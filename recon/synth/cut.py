@@ -24,6 +24,7 @@ def mesh_normals(
     total = np.stack(total, 1)
     return total/np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
+# %% ../../nbs/synth/cut.ipynb #2a3e0088
 def normalize(vectors: np.ndarray) -> np.ndarray:
     "Scale vectors (...,3) to length 1."
     return vectors/np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)

@@ -43,6 +43,7 @@ class Sewn:
     margin: np.ndarray    # (V,) distance to the hem
     layer: tuple          # vertices and faces of the cloth itself, for the next garment to lie on
 
+# %% ../../nbs/synth/dressing.ipynb #b14578fb
 def _cut_and_close(garment: Garment, points, faces, place: Places, covered) -> tuple:
     "Refine a draped garment, cut it at its hem, close it: faces, vertices, table of places, margin."
     shown = covered if garment.hidden is None else np.minimum(covered, garment.hidden(place))

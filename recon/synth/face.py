@@ -26,6 +26,7 @@ def _looks_forward(place: Places) -> np.ndarray:
     "How far (N,) points belong to the front of the head, 0 to 1."
     return ramp(place.nz, -.1, .4)*(place.z > .06)
 
+# %% ../../nbs/synth/face.ipynb #9416f5a7
 def _blush(place: Places, uv: np.ndarray) -> np.ndarray:
     "Share (N,) of blood at cheeks, nose, chin and ears."
     x, y = np.abs(place.x), place.y
@@ -70,6 +71,7 @@ def _wrinkles(skin: Skin, place: Places) -> np.ndarray:
     lines += .6*spot(0*x, ray, 1, .0009)*ramp(x, .048, .053)*ramp(x, .066, .060)*ramp(np.abs(y - .845), .014, .008)
     return lines
 
+# %% ../../nbs/synth/face.ipynb #135c4ad2
 def _paint_age(skin: Skin, color: np.ndarray, place: Places) -> np.ndarray:
     "Paint freckles, wrinkles and age spots over `color` (N,3)."
     if skin.freckles:
@@ -179,6 +181,7 @@ def _on_head(place: Places) -> np.ndarray:
     "Rows of the points that get a face."
     return np.nonzero((place.head > .3) & (place.nz > -.98))[0]
 
+# %% ../../nbs/synth/face.ipynb #ba06a199
 def _paint_face(skin: Skin, color: np.ndarray, place: Places, uv: np.ndarray) -> np.ndarray:
     "Paint everything of a head over `color` (N,3)."
     x, y, z = np.abs(place.x), place.y, place.z

@@ -96,6 +96,7 @@ def smooth_cloth(grid: np.ndarray, cloth: np.ndarray, step: float, width: float 
     flat = np.clip(grid, -2*step, 2*step)
     return grid + cloth*(ndimage.gaussian_filter(flat, width, truncate=3.4) - flat)
 
+# %% ../../nbs/synth/fuse.ipynb #fc53bfe2
 def fill_and_keep_largest(grid: np.ndarray, step: float) -> np.ndarray:
     "Fill the cavities of a signed grid and drop its smaller pieces."
     grid = grid.copy()

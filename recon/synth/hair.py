@@ -26,6 +26,7 @@ def _refine_patch(template: Template, skin: np.ndarray, keep: np.ndarray) -> tup
     outward = step @ mesh_normals(skin, part.faces)[used]
     return Places(step @ part.places.table[used]), step @ skin[used], outward, faces
 
+# %% ../../nbs/synth/hair.ipynb #06844cf8
 def _short_height(style: str, place: Places, strands, above, noise: Noise, parting: float, rng) -> np.ndarray:
     "Height (V,) of short hair above the scalp, metres; lower at the hairline and along a parting."
     kind = HAIR_STYLES[style]
@@ -83,6 +84,7 @@ def _tail_axis(start: np.ndarray, end: np.ndarray, kind: str, t: np.ndarray) -> 
     sag = np.array([0, .03 if kind == "loose" else 0, 0 if kind == "knot" else -.035])
     return start + (end - start)*t[:, None] + sag*np.sin(np.pi*np.minimum(t*1.3, 1))[:, None]
 
+# %% ../../nbs/synth/hair.ipynb #4d62f1a3
 def _tail_profile(kind: str, t, angle, radius: float, length: float) -> tuple[np.ndarray, np.ndarray]:
     "Radius (N,) of a tail as a share of `radius`, and coordinates (N,3) of its strands."
     if kind == "knot":

@@ -65,6 +65,7 @@ def _age_factors(female: bool, age: float) -> dict:
     if young: factors |= dict(thin=0, bald=0, bun=.4, back=.3, curls=.6)
     return factors
 
+# %% ../../nbs/synth/hairstyle.ipynb #77ce249d
 def choose_hair_style(rng: np.random.Generator, female: bool, age: float = 35.) -> str:
     "Draw a key of `HAIR_STYLES` by gender and age, years."
     factors = _age_factors(female, age)
@@ -87,6 +88,7 @@ def _whorl(point: np.ndarray, parting: float) -> np.ndarray:
     "Strands (N,3) around the crown."
     return _radiate(point, (.15, .8, -.6), .5)
 
+# %% ../../nbs/synth/hairstyle.ipynb #70bfbe68
 def _swept_back(point: np.ndarray, parting: float) -> np.ndarray:
     "Strands (N,3) away from the face."
     return _radiate(point, (0, .12, -1))

@@ -67,6 +67,7 @@ class Wearer:
     skin: np.ndarray     # (V,3) refined, metres
     noise: Noise
 
+# %% ../../nbs/synth/headwear.ipynb #d86e8685
 def _measure_rim(wearer: Wearer, lower: float = 0.) -> np.ndarray:
     "Where a rim lies (RIM_POINTS,3), `lower` by metres, in the frame of the template's head."
     head = wearer.head
@@ -80,6 +81,7 @@ def _measure_rim(wearer: Wearer, lower: float = 0.) -> np.ndarray:
     weight = np.exp(-(apart/.13)**2 - (level[near]/.007)**2)
     return weight @ skull/weight.sum(1, keepdims=True)
 
+# %% ../../nbs/synth/headwear.ipynb #b3fb77f2
 def _crown_top(wearer: Wearer, above: float) -> np.ndarray:
     "The point (3,) `above` the top of the head by metres, in the frame of the template's head."
     head = wearer.head
@@ -193,6 +195,7 @@ def _cap_peak(rim: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
     bow = np.stack([.18*start[:, 0], -1.7*start[:, 0]**2, 0*turn], 1)
     return start + reach[..., None]*(length[:, None]*np.array([0, -.26, .96]) + bow), _brim_pattern(turn, reach)
 
+# %% ../../nbs/synth/headwear.ipynb #f3108b3d
 def make_cap(wearer: Wearer, rng, fabric: Fabric, thin: float) -> list[Accessory]:
     "Make a cap with a peak that is `thin` by metres."
     rim = _measure_rim(wearer)*[1.03, 1, 1.02] + [0, -.004, -.001]
@@ -214,12 +217,14 @@ class HatCut:
 HAT_CUTS = dict(
     dented=HatCut(.042, .055, (4., 3.6)), sun=HatCut(.026, .095, (2.8, 2.4)), bucket=HatCut(.024, .050, (4.5, 4.)))
 
+# %% ../../nbs/synth/headwear.ipynb #e058d81d
 def _brim_curl(kind: str, turn: np.ndarray, phase: float) -> np.ndarray:
     "Height (N,) of the border of a brim over the rim, metres."
     if kind == "dented": return .030*np.sin(turn)**2 - .010*np.cos(turn)
     if kind == "sun": return -.012 + .007*np.sin(3*turn + phase)
     return -.032 + 0*turn
 
+# %% ../../nbs/synth/headwear.ipynb #2af9263b
 def _make_brim(kind: str, rim: np.ndarray, phase: float) -> tuple[np.ndarray, np.ndarray]:
     "A brim (10,RIM_POINTS+1,3) around a rim, and its pattern."
     turn = np.arange(RIM_POINTS + 1)*2*np.pi/RIM_POINTS
@@ -271,6 +276,7 @@ def _beanie_paint(fabric: Fabric, stripe: np.ndarray, hoop: tuple, cuff: float):
 
     return paint
 
+# %% ../../nbs/synth/headwear.ipynb #f4569f45
 def _make_bobble(wearer: Wearer, top: np.ndarray, color: np.ndarray) -> Accessory:
     "A woolly ball on top."
     ball = trimesh.creation.icosphere(3)

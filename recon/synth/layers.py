@@ -68,6 +68,7 @@ def garment_layer(sewn: Sewn, voxel: float) -> Layer:
     if garment.sheet: thickness = np.maximum(thickness, SHEET_VOXELS*voxel)
     return Layer(sewn.vertices, sewn.faces, paint, thickness, not garment.sheet, True)
 
+# %% ../../nbs/synth/layers.ipynb #ef520912
 def accessory_layer(worn: Accessory, voxel: float) -> Layer:
     "Make the layer of an accessory; a sheet of cloth is thick enough for voxels of this size (metres)."
     thickness = worn.thickness
@@ -126,6 +127,7 @@ def _draw_in(skin: np.ndarray, template: Template, garments: list[Garment]) -> n
     depth = depth*ramp(place.head, .3, .05)
     return skin - mesh_normals(skin, part.faces)*depth[:, None]
 
+# %% ../../nbs/synth/layers.ipynb #2cdd82a3
 def _skin_thickness(place: Places, voxel: float) -> np.ndarray:
     "Thickness (V,) in metres that keeps fingers and eyelids whole at voxels of this size."
     x, face = np.abs(place.x), place.head > .3

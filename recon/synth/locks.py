@@ -27,6 +27,7 @@ def _spread_roots(place: Places, above: np.ndarray, count: int, rng) -> np.ndarr
     gap, near = cKDTree(about/np.linalg.norm(about, axis=1, keepdims=True)).query(ways)
     return np.unique(grown[near[gap < 1.5/count**.5]])
 
+# %% ../../nbs/synth/locks.ipynb #21e65d56
 def _forelock(place: Places) -> np.ndarray:
     "Where (N,) bool hair may fall over the forehead."
     return (place.z > .085) & (place.y > .895) & (np.abs(place.x) < .047)
@@ -85,6 +86,7 @@ def _flow_directions(flow: str, point: np.ndarray, side: np.ndarray) -> np.ndarr
     front = ramp(z, -.02, .06)[:, None]
     return front*np.stack([side, -.15 + 0*x, -.55 + 0*x], 1) + (1 - front)*whorl
 
+# %% ../../nbs/synth/locks.ipynb #85d0a914
 def _beside_face(point: np.ndarray, side: np.ndarray) -> np.ndarray:
     "Move points (N,3) by the template's head back and to the `side` (1 or -1) of the face."
     back = .35*np.clip(point[:, 2] - .058, 0, None)*ramp(point[:, 1], .905, .875)*ramp(point[:, 1], .66, .72)
@@ -103,6 +105,7 @@ def _scalp_heading(head: Head, kind: HairStyle, roots: Roots, here: np.ndarray, 
     way = np.where(roots.fringe[:, None], over_forehead, way) @ head.motion[:3, :3].T
     return normalize(normalize(way - normal*np.einsum("ni,ni->n", way, normal)[:, None]) + roots.stray)
 
+# %% ../../nbs/synth/locks.ipynb #01cc00d7
 def _shoulder_push(head: Head, side: np.ndarray, here: np.ndarray, normal: np.ndarray) -> np.ndarray:
     "Push (N,3) locks that lie on a shoulder to the chest or the back."
     aside = np.stack([-.1*side, 0*side, .5*np.tanh((here[:, 2] - .02)/.02)], 1)

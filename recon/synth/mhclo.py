@@ -115,6 +115,7 @@ def _as_vertex(row: list[str]) -> list:
     if len(row) == 1: return [row[0], row[0], row[0], 1, 0, 0, 0, 0, 0]
     return None
 
+# %% ../../nbs/synth/mhclo.ipynb #a67cd2ad
 def _vertex_table(rows: list, path: Path) -> np.ndarray:
     "The lines of vertices as (V,9)."
     full = [_as_vertex(row) for row in rows]
@@ -136,6 +137,7 @@ def _check_base(path: Path, basemesh: str, low: float, high: float):
     raise ValueError(f"{path}: names base vertex {wrong:.0f}; the base mesh hm08 has {BASE_VERTICES:,}. "
                      f"It is made for another body ({basemesh})")
 
+# %% ../../nbs/synth/mhclo.ipynb #367fdbd9
 def _expand_ranges(words: list[str], path: Path, basemesh: str) -> np.ndarray:
     "List the base vertices that `1 - 4 9` names."
     named, at = np.zeros(BASE_VERTICES, bool), 0

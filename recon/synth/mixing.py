@@ -33,6 +33,7 @@ def _hem_of(tops: list[Asset], template: Template) -> float:
         hems.append(np.quantile(fit_piece(piece.clo, template.rest)[trunk][:, 1], .02))
     return np.min(hems)
 
+# %% ../../nbs/synth/mixing.ipynb #d2a3fae9
 def garments_beside_pieces(garments: list[Garment], pieces: ChosenPieces, template: Template) -> list[Garment]:
     "Keep the garments that `pieces` leave room for."
     slots = [garment_slot(garment, template) for garment in garments]

@@ -20,6 +20,7 @@ def _halvings(spacing: float, resolution: int, limit: int) -> int:
     "How often an edge is halved, at most `limit` times, to have colours this close."
     return int(np.clip(np.ceil(np.log2(1.7/resolution/spacing)), 0, limit))
 
+# %% ../../nbs/synth/painting.ipynb #e89a996f
 def subdivision_levels(
     vertices: np.ndarray,   # (V,3)
     faces: np.ndarray,      # (F,3)
@@ -61,6 +62,7 @@ def _measure_gaps(solids: list[Solid], points: torch.Tensor, near: np.ndarray, r
         hits.append((rows, face.numpy(), weights.double().numpy()))
     return gaps, hits
 
+# %% ../../nbs/synth/painting.ipynb #1eaee35d
 def _paint_points(layers, solids, points: torch.Tensor, near: np.ndarray, reach: float) -> tuple:
     "Colours (N,3) of points, and the distance (L,N) of each layer that is `near` there; inf for others."
     gaps, hits = _measure_gaps(solids, points, near, reach)

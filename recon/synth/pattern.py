@@ -73,6 +73,7 @@ def trouser_margin(
     leg = np.where(place.leg > .02, length*self.template.leg_length - place.along_leg, 1.)
     return self._frayed(np.minimum(waist - place.y - 10*(place.arm > .2), leg), place)
 
+# %% ../../nbs/synth/pattern.ipynb #35428e36
 @patch
 def skirt_margin(self: Tailor, place: Places, hem: float) -> np.ndarray:
     "Distance (N,) above the hem of a skirt at this height, metres."
@@ -83,6 +84,7 @@ def shoe_margin(self: Tailor, place: Places, height: float) -> np.ndarray:
     "Distance (N,) below the rim of a shoe at this height, metres."
     return np.where(place.leg > .5, height - place.y, -1.)
 
+# %% ../../nbs/synth/pattern.ipynb #6fd05dfd
 @patch
 def beside_front_opening(
     self: Tailor,

@@ -165,6 +165,7 @@ def _make_garments(draft: Draft) -> tuple[Tailor, list[Garment]]:
         draft.extras = [name for name in draft.extras if name != "tie"]
     return tailor, garments
 
+# %% ../../nbs/synth/person.ipynb #600d27b9
 def _free_the_neck(draft: Draft, garments: list[Garment]):
     "Take thick collars off where long hair would poke through them."
     if not HAIR_STYLES[draft.style].ends or draft.pieces.hair: return
@@ -227,6 +228,7 @@ class _Frame:
         "Move points (N,3)."
         return (np.asarray(points, np.float64) - self.center)*self.scale
 
+# %% ../../nbs/synth/person.ipynb #0b90bc2c
 def _frame_layers(layers: list[Layer]) -> _Frame:
     "Center layers, the largest extent 1.84."
     low = np.stack([layer.vertices.min(0) for layer in layers]).min(0)

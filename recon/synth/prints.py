@@ -26,6 +26,7 @@ def _letters(image, rng):
     (width, height), _ = cv2.getTextSize(text, face, size, 20)
     cv2.putText(image, text, ((256 - width)//2, 128 + height//2), face, size, _opaque(rng), 20)
 
+# %% ../../nbs/synth/prints.ipynb #439ec01a
 def _rings(image, rng):
     "A disk on a disk, and letters in it."
     for radius in (118, 80): cv2.circle(image, (128, 128), radius, _opaque(rng), -1)
@@ -45,6 +46,7 @@ def _star(image, rng):
     corners = np.stack([128 + radius*np.cos(angle), 128 + radius*np.sin(angle)], 1)
     cv2.fillPoly(image, [corners.astype(np.int32)], _opaque(rng))
 
+# %% ../../nbs/synth/prints.ipynb #3c92c8fd
 def _hills(image, rng):
     "Two ridges in a disk."
     cv2.circle(image, (128, 128), 120, _opaque(rng), -1)

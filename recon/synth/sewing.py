@@ -59,6 +59,7 @@ def inside_rectangle(
     across = np.abs(place.x) if mirrored else place.x
     return np.minimum(width - np.abs(across - x), height - np.abs(place.y - y))
 
+# %% ../../nbs/synth/sewing.ipynb #5a7f1e86
 def on_front(distance, place: Places) -> np.ndarray:
     "Restrict a distance (N,) inside an outline to the front of the trunk."
     return np.where((place.nz > .1) & (place.arm < .3), distance, -1.)
@@ -77,6 +78,7 @@ def buttons(low: float, high: float, spacing: float, x: float = 0., radius: floa
 
     return Detail(paint)
 
+# %% ../../nbs/synth/sewing.ipynb #fad2422f
 def placket(low: float = -.2) -> list[Detail]:
     "A band of buttons down to the height `low`."
     band = sewn_patch(lambda p: on_front(np.minimum(.016 - np.abs(p.x), p.y - low), p), .0018, .97, .004)
@@ -98,6 +100,7 @@ def chest_pocket(x: float = .075, flap: bool = False) -> list[Detail]:
     if not flap: return [pocket]
     return [pocket, sewn_patch(lambda p: on_front(inside_rectangle(p, x, .495, .045, .02, flap), p), .003, .9)]
 
+# %% ../../nbs/synth/sewing.ipynb #997a53eb
 def front_pouch() -> Detail:
     "A hoodie's pocket, wider below."
     def inside(p):
@@ -127,12 +130,14 @@ def _crease() -> Detail:
     "Pressed creases at the front and the back of the legs."
     return Detail(paint_nothing, lambda p: .003*ramp(np.abs(_from_crease(p)), .02, 0)*(p.y < .05))
 
+# %% ../../nbs/synth/sewing.ipynb #3eb9a400
 def _cargo_pockets() -> list[Detail]:
     "Pockets with a flap on the sides of the thighs."
     def pocket(p): return np.minimum(.06 - np.abs(_from_outer_seam(p)), .085 - np.abs(p.y + .22))
     def flap(p): return np.minimum(.064 - np.abs(_from_outer_seam(p)), .022 - np.abs(p.y + .15))
     return [sewn_patch(pocket, .006), sewn_patch(flap, .004, .9)]
 
+# %% ../../nbs/synth/sewing.ipynb #48d4bd81
 def trouser_details(pockets: bool = True, crease: bool = False, cargo: bool = False) -> list[Detail]:
     "Fly, pockets and seams of trousers."
     def fly(p): return np.where((p.nz > .2) & (p.y > .06), p.x - .004, 1)

@@ -71,6 +71,7 @@ def talk(s): return dict(jawOpen=.08 + .22*s, mouthFunnel=.3*s) | both_sides("mo
 def smile(s):
     return both_sides("mouthSmile", .4 + .4*s) | both_sides("cheekSquint", .4*s) | both_sides("eyeSquint", .1*s)
 
+# %% ../../nbs/synth/shape.ipynb #b15218b0
 def laugh(s):
     lips = both_sides("mouthSmile", .5 + .3*s) | both_sides("mouthUpperUp", .35*s)
     return lips | both_sides("cheekSquint", .45) | both_sides("eyeSquint", .15) | dict(jawOpen=.12 + .25*s)
@@ -93,6 +94,7 @@ def _gaze(across: float, up: float) -> dict:
     else: side = dict(eyeLookInLeft=-across, eyeLookOutRight=-across)
     return side | (both_sides("eyeLookUp", up) if up > 0 else both_sides("eyeLookDown", -up))
 
+# %% ../../nbs/synth/shape.ipynb #a1c632d6
 def sample_expression(rng: np.random.Generator) -> tuple[dict, str]:
     "Draw facial actions for `AnnyBody.pose`, and the name of the expression."
     names = list(EXPRESSIONS)

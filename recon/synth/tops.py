@@ -35,6 +35,7 @@ class TopCut:
     cuffs: float = 0.         # width of ribbed cuffs
     pieces: tuple = ()        # sewn on afterwards
 
+# %% ../../nbs/synth/tops.ipynb #c64cb3bc
 TOP_CUTS = dict(
     tee=TopCut((.28, .48), (.082, .1), (.085, .14), .009),
     long=TopCut((.93, .99), (.07, .095), (.085, .14), .007),
@@ -44,6 +45,8 @@ TOP_CUTS = dict(
     turtleneck=TopCut((.97, .99), (0, 0), (.085, .13), .008, thickness=.006, cuffs=.03),
     hoodie=TopCut((.98, .98), (.072, .072), (.085, .13), .022, thickness=.008, cuffs=.045, pieces=("hood",)),
     tank=TopCut((-.02, -.02), (.11, .12), (.09, .14), .006, vneck=.03, ease=1.03))
+
+# %% ../../nbs/synth/tops.ipynb #66934af3
 TOP_WEAVES = dict(   # others are of any weave
     shirt={plain: .38, checks: .14, plaid: .16, pinstripe: .1, stripes: .05, denim: .07, flowers: .06, dots: .04},
     polo={plain: .6, hoops: .25, color_blocks: .15},
@@ -59,6 +62,7 @@ def _top_details(rng, kind: str) -> list[Detail]:
     if kind == "hoodie": return [front_pouch()] + ([zipper()] if rng.random() < .35 else [])
     return []
 
+# %% ../../nbs/synth/tops.ipynb #fa0fad32
 def _top_fabric(rng, tailor: Tailor, kind: str) -> Fabric:
     "Draw the cloth of a kind of top."
     details = _top_details(rng, kind)
@@ -112,6 +116,7 @@ def _lapels(low: float, high: float) -> Detail:
 
     return sewn_patch(inside, .004, .93, 0)
 
+# %% ../../nbs/synth/tops.ipynb #2dc80566
 def _jacket_fabric(rng, tailor: Tailor, low: float) -> Fabric:
     "Draw the cloth of a jacket: of denim, corduroy and plaid with chest pockets and buttons, else with side pockets."
     weave = draw_key(rng, {plain: .4, denim: .2, leather: .18, heather: .08, corduroy: .08, plaid: .06})
@@ -190,6 +195,7 @@ def make_bodice(rng: np.random.Generator, tailor: Tailor) -> Garment:
                    tailor.draw_fabric(rng, weave), np.full(len(place), .006), np.full(len(place), 1.02),
                    gap=.006, gravity=.1)
 
+# %% ../../nbs/synth/tops.ipynb #b8e2b6ec
 def _make_dress(rng, tailor: Tailor) -> list[Garment]:
     "Cut a bodice and a skirt of one cloth, perhaps with a sash."
     bodice = make_bodice(rng, tailor)
@@ -209,6 +215,7 @@ def _tuck_in(lower: Garment, tailor: Tailor, waist: float):
     lower.gap = .011
     lower.buried = True
 
+# %% ../../nbs/synth/tops.ipynb #71cb389c
 def _hang_over(lower: Garment, hem: float):
     "Cut away what a bottom has under a top that ends at the height `hem`, metres."
     def hidden(p): return np.minimum(.035 + hem - p.y + 5*(p.leg > .9), 1)

@@ -50,6 +50,7 @@ def _edge_codes(faces: np.ndarray, count: int) -> np.ndarray:
     b = faces[:, [1, 2, 0]].astype(np.int64).ravel()
     return _distinct(np.minimum(a, b)*count + np.maximum(a, b))
 
+# %% ../../nbs/synth/tunnels.ipynb #0ff3b7de
 def euler_number(grid: np.ndarray) -> int:
     "Count vertices less edges plus faces of the surface in a signed grid."
     if grid.min() > 0 or grid.max() < 0: return 0
@@ -72,6 +73,7 @@ def _count_shared() -> np.ndarray:  # (256,)
     cut = sum((_CORNER[:, b] != _CORNER[:, a]).astype(int) for a, b in edges)
     return cut - (np.roll(_SIDES, 1, 2) != _SIDES).sum((1, 2))
 
+# %% ../../nbs/synth/tunnels.ipynb #75d17551
 def _is_ambiguous() -> np.ndarray:  # (256,) bool
     "Where the values say how the surface runs: two corners across a face, or across the cell, are alone on their side."
     a, b, c, d = np.moveaxis(_SIDES, 2, 0)

@@ -31,6 +31,7 @@ def _find_sex(words: str) -> str:
     if female == male: return ""
     return "f" if female else "m"
 
+# %% ../../nbs/synth/wardrobe.ipynb #c9669ac6
 def _folders_between(path: Path, folder: Path) -> set[str]:
     "Names of the folders in `folder` that lead to a file, in small letters."
     return {part.lower() for part in path.relative_to(folder).parts[:-1]}
@@ -69,6 +70,7 @@ def _piece_folder(path: Path, pieces: set[Path]) -> Path | None:
     "The nearest of the folders `pieces` that a file lies in or below."
     return next((folder for folder in path.parents if folder in pieces), None)
 
+# %% ../../nbs/synth/wardrobe.ipynb #6bcc60f5
 def _is_skin(path: Path, folder: Path, pieces: set[Path]) -> bool:
     "Whether a material below `folder` is a skin; `pieces` are the folders that hold pieces."
     material = read_mhmat(path)
@@ -80,6 +82,7 @@ def _is_skin(path: Path, folder: Path, pieces: set[Path]) -> bool:
     tree = folder/path.relative_to(folder).parts[0]
     return says_so or not any(tree in (piece, *piece.parents) for piece in pieces)
 
+# %% ../../nbs/synth/wardrobe.ipynb #d6c19449
 def _own_materials(path: Path, default: Path | None, spare: list[Path], defaults: dict) -> tuple:
     "The materials of a piece: its default, then those of the `spare` ones of its folder that are no other piece's."
     if default is None: return ()
@@ -209,6 +212,7 @@ def _load_item(rng, item: WardrobeItem) -> Asset:
     material = item.materials[rng.integers(len(item.materials))] if len(item.materials) > 1 else None
     return load_asset(item.path, item.slot == "hair", material)
 
+# %% ../../nbs/synth/wardrobe.ipynb #26df6f69
 def _draw_clothes(rng, wardrobe: Wardrobe, female: bool) -> list[Asset]:
     "Draw a suit, or a half of one, perhaps with half of another."
     items = wardrobe.fitting(female, *CLOTHES_SLOTS)

@@ -27,6 +27,7 @@ def _area(corners: np.ndarray) -> float:
     cross = np.cross(u, v) if corners.shape[2] == 3 else u[:, 0]*v[:, 1] - u[:, 1]*v[:, 0]
     return np.linalg.norm(cross.reshape(len(corners), -1), axis=1).sum()
 
+# %% ../../nbs/synth/wearing.ipynb #9fec2a68
 @dataclass
 class RefinedPiece:
     "A refined piece, as it is before it is worn."
@@ -36,6 +37,7 @@ class RefinedPiece:
     skinning: np.ndarray    # (V',163)
     texel: float            # metres
 
+# %% ../../nbs/synth/wearing.ipynb #b628c2c1
 def _refining_steps(asset: Asset, lengths: np.ndarray) -> list:
     "Steps of subdivision that a piece with edges of these lengths (metres) needs."
     if not asset.material.transparent: return [loop_subdivide] if lengths.mean() > .012 else []
@@ -113,6 +115,7 @@ def is_skirt(asset: Asset) -> bool:
     used, faces = drop_unused(asset.faces[low], len(asset.clo.corners))
     return np.bincount(connected_parts(faces, len(used))).max() > .8*len(used)
 
+# %% ../../nbs/synth/wearing.ipynb #f19194c2
 def _drape_skirt(asset, refined: RefinedPiece, points, posed, template, thickness: float, under: list) -> np.ndarray:
     "Let a skirt (V,3) hang from its waistband, over what is `under` it."
     shape = refined.matrix @ fit_piece(asset.clo, posed.rest.double().numpy())

@@ -41,6 +41,7 @@ def _around_leg(place: Places) -> np.ndarray:
     axis = np.interp(-place.y, [-.2, -.1, .3, .74], [.085, .10, .147, .19])
     return place.side*(np.arctan2(place.z - .015, place.x*place.side - axis)*.085 + .5)
 
+# %% ../../nbs/synth/weave.ipynb #6d8651fb
 def _around_arm(place: Places) -> np.ndarray:
     "Distance (N,) in metres around the upper arm of the rest pose."
     axis = np.array([.66, -.74, .1])
@@ -85,6 +86,7 @@ def tweed(fabric, place, across, along):
     "Specks of another colour."
     return mix_colors(plain(fabric, place, across, along), fabric.third, np.clip(.2 + .2*fabric.grain(place), 0, .6))
 
+# %% ../../nbs/synth/weave.ipynb #283b5bd1
 def hoops(fabric, place, across, along):
     "Stripes around the body."
     return mix_colors(plain(fabric, place, across, along), fabric.second, fabric.bands(along))
@@ -106,6 +108,7 @@ def checks(fabric, place, across, along):
         color = mix_colors(color, fabric.second, .5*band_coverage(x, .6*fabric.period, .5, fabric.fine))
     return color
 
+# %% ../../nbs/synth/weave.ipynb #98b6bf37
 def plaid(fabric, place, across, along):
     "Wide and thin stripes that cross."
     color = plain(fabric, place, across, along)
@@ -127,12 +130,14 @@ def _cells(fabric, across, along, size: float):
     v = (along/size - row - .5)*size
     return u, v, luck(0), luck(7)
 
+# %% ../../nbs/synth/weave.ipynb #19d49b7d
 def dots(fabric, place, across, along):
     "Dots in rows."
     u, v, _, _ = _cells(fabric, across, along, fabric.period)
     inside = .27*fabric.period - np.hypot(u, v)
     return mix_colors(plain(fabric, place, across, along), fabric.second, edge_coverage(inside, fabric.fine))
 
+# %% ../../nbs/synth/weave.ipynb #e06ea56d
 def flowers(fabric, place, across, along):
     "Flowers with five petals in two colours, scattered."
     size = 1.3*fabric.period
@@ -155,6 +160,7 @@ def blotches(fabric, place, across, along):
         color = mix_colors(color, tone, ramp(noise, .6, .7))
     return color
 
+# %% ../../nbs/synth/weave.ipynb #de013b21
 def color_blocks(fabric, place, across, along):
     "One colour above, another below."
     above = edge_coverage(place.y + .5*place.arm - fabric.split, fabric.fine)
@@ -178,6 +184,7 @@ def corduroy(fabric, place, across, along):
     ribs = .25*band_coverage(across, .009, .35, fabric.fine)
     return plain(fabric, place, across, along)*(1 - ribs + .03*fabric.grain(place))[:, None]
 
+# %% ../../nbs/synth/weave.ipynb #e3322e96
 def ribs(fabric, place, across, along):
     "Knit ribs."
     shade = .16*band_coverage(across, .017, .35, fabric.fine)

@@ -43,6 +43,7 @@ def cpu_seconds(work: Callable, runs: int = 3) -> float:
         times.append(time.process_time() - start)
     return float(np.median(times[runs > 1:]))
 
+# %% ../../nbs/tools/bench.ipynb #daba0dfb
 def cpu_name() -> str:
     "Return the name of the processor."
     try:
@@ -51,6 +52,7 @@ def cpu_name() -> str:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
+# %% ../../nbs/tools/bench.ipynb #cfdc8b5c
 def machine_card(threads: int = 1) -> str:
     "Return where and when a figure was measured."
     packages = []
@@ -119,6 +121,7 @@ def open3d_seconds(points: torch.Tensor, vertices: np.ndarray, faces: np.ndarray
     scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(faces.astype(np.uint32)))
     return cpu_seconds(lambda: scene.compute_signed_distance(o3d.core.Tensor(points.numpy()), nthreads=1), 1)
 
+# %% ../../nbs/tools/bench.ipynb #f9a34ed4
 def libigl_seconds(points: torch.Tensor, vertices: np.ndarray, faces: np.ndarray) -> float:
     "Measure libigl's signed distances; its tree is built each time, so the time of one point is taken off."
     import igl
@@ -209,6 +212,7 @@ def benchmark(seed: int = 3, resolution: int = 384, points: int = 1_000_000) -> 
     drawn = draw_points(subject, points, torch.Generator().manual_seed(0))
     return distance_rows(subject, drawn, body) + view_rows(subject, body) + subject_rows(made, subject, body, points)
 
+# %% ../../nbs/tools/bench.ipynb #617a9ef0
 def main():
     "Print the machine and the tables; end with exit code 1 where a ratio misses its goal."
     print(machine_card(), "\n")

@@ -138,6 +138,7 @@ def bone_length(joints: Tensor) -> float:
     "Length of a body's bones together (23,3)."
     return float(sum((joints[a] - joints[b]).norm() for a, b in BONES))
 
+# %% ../../nbs/tools/bench_fit.ipynb #cffb7a98
 def procrustes(points: Tensor, target: Tensor) -> Tensor:
     "Points (N,3) turned, scaled and moved onto `target`, without reflection."
     center, aim = points.mean(0), target.mean(0)
@@ -148,6 +149,7 @@ def procrustes(points: Tensor, target: Tensor) -> Tensor:
     scale = (s*sign).sum()/(points - center).square().sum()
     return scale*(points - center) @ turn + aim
 
+# %% ../../nbs/tools/bench_fit.ipynb #591eaa8d
 def forward_of(joints: Tensor) -> Tensor:
     "The way a body faces (3,): across shoulders and hips, upwards."
     across = joints[5] - joints[6] + joints[11] - joints[12]
@@ -218,6 +220,7 @@ class Case:
 
 MASK_SIDE = 512   # pixels of a mask that is kept
 
+# %% ../../nbs/tools/bench_fit.ipynb #3092a2eb
 def _arrays(kind: str, evidence: Evidence) -> dict[str, np.ndarray]:
     "The arrays of an evidence, by name."
     mask = cv2.resize(np.asarray(evidence.mask, np.float32), (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA)
@@ -256,6 +259,7 @@ def make_case(person: Known, azimuth: float, rng: np.random.Generator) -> Case:
     except ValueError as error: tqdm.write(f"{person.name}, {azimuth:.0f}°: {error}")
     return Case(person.name, shot, evidence)
 
+# %% ../../nbs/tools/bench_fit.ipynb #bca5c860
 def make_cases(people: dict, views: int, folder: Path, spread: float = 45.) -> list[Path]:
     "Files of cases, `views` a person; `people` are functions that make one, by name. What is there stays."
     files = []
@@ -281,6 +285,7 @@ def measure_case(case: Case, kinds: tuple[str, ...], wanted: tuple[str, ...]) ->
                         | agreement(best, case.evidence[kind]))
     return rows
 
+# %% ../../nbs/tools/bench_fit.ipynb #02e32c63
 def measure(files: list[Path], out: Path, kinds: tuple = ("found", "true"), wanted: tuple = None) -> list[dict]:
     "Errors of the methods on cases; rows that `out` holds already are not made again."
     rows = json.loads(out.read_text()) if out.exists() else []

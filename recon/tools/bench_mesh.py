@@ -41,6 +41,7 @@ class BenchMesh(Config):
     paper: bool = True                # the network of the paper too: minutes on a CPU
     pairs: int = 60                   # pairs of a mesh and its scan that are measured with all baselines; 0: none
 
+# %% ../../nbs/tools/bench_mesh.ipynb #f861e6d8
 def timed(work: Callable) -> tuple:
     "Return what a call returns, and the seconds it took, with the device's."
     start = time.perf_counter()

@@ -145,6 +145,7 @@ def reading_rows(rows: list[dict]) -> list[Row]:
                           ratio=rate/theirs, least=GOALS.get(row["layout"])))
     return result
 
+# %% ../../nbs/tools/bench_reader.ipynb #f63b9db8
 def reading_table(rows: list[dict]) -> str:
     "Format the benchmark's rows as text; numbers are aligned to the right."
     def cell(value):

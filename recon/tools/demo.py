@@ -49,6 +49,7 @@ def photo_stages(folder: str, photos: str, look: dict) -> tuple[list[Stage], lis
               ("05_reconstruct_shipped", "05_reconstruct", first | look)]
     return before, [("05_reconstruct_photos", "05_reconstruct", own | look)]
 
+# %% ../../nbs/tools/demo.ipynb #1830f051
 def scan_stages(folder: str, scans: str, look: dict) -> list[Stage]:
     "Scans by other hands, reconstructed and measured."
     data, results = f"{folder}/scans.h5", f"{folder}/05_reconstruct_scans"
@@ -94,6 +95,7 @@ def run_stage(name: str, notebook: str, parameters: dict, folder: Path) -> Path:
     papermill.execute_notebook(str(source), str(output), parameters, cwd=str(root()), **options)
     return output
 
+# %% ../../nbs/tools/demo.ipynb #0391b184
 def run_or_exit(name: str, notebook: str, parameters: dict, folder: Path):
     "Run a stage and sign its copy; a failure ends the program with the reason and the way on."
     from papermill.exceptions import PapermillExecutionError

@@ -44,6 +44,7 @@ def check_python() -> Finding:
     value = f"{platform.python_version()} ({sys.executable})"
     return Finding("Python", value, sys.version_info >= (3, 11), True, "install Python 3.11 or later")
 
+# %% ../../nbs/tools/doctor.ipynb #9ee36e29
 def check_memory() -> Finding:
     "Compare free memory with what the demo takes."
     memory = psutil.virtual_memory()
@@ -78,6 +79,7 @@ def check_torch() -> list[Finding]:
     device = torch.cuda.get_device_properties(0)
     return [version, Finding("GPU", f"{device.name}, {device.total_memory/GIB:.0f} GiB")]
 
+# %% ../../nbs/tools/doctor.ipynb #0b256dde
 def check_warp() -> Finding:
     "Check warp and its devices."
     import warp
@@ -132,6 +134,7 @@ def examine(checks=CHECKS) -> list[Finding]:
         findings += found if isinstance(found, list) else [found]
     return findings
 
+# %% ../../nbs/tools/doctor.ipynb #dd3c3780
 def cli():
     "Print the report; the exit code is not 0 where something needed is missing."
     findings = examine()

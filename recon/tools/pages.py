@@ -26,7 +26,7 @@ KEPT = (*PICTURES, "text/plain", "text/markdown", "text/html")
 PICTURE_BYTES = 60_000
 TEXT_CHARACTERS = 4_000
 
-
+# %% ../../nbs/tools/pages.ipynb #aa921c4f
 def shrink_picture(data: bytes, limit: int = PICTURE_BYTES) -> tuple[str, bytes]:
     "MIME type and bytes of a PNG or JPEG in at most `limit` bytes: as it is, else as a JPEG, smaller step by step."
     if len(data) <= limit: return "image/png" if data[:4] == b"\x89PNG" else "image/jpeg", data
@@ -47,7 +47,7 @@ def shorten(text: str, limit: int = TEXT_CHARACTERS) -> str:
     if len(text) <= limit: return text
     return f"{text[:limit//2]}\n[... {len(text) - limit} characters ...]\n{text[-limit//2:]}"
 
-
+# %% ../../nbs/tools/pages.ipynb #2fdbee29
 def clean_data(data: dict) -> dict:
     "What is kept of one output, by MIME type; nothing of a widget or a figure that needs scripts."
     if any("widget" in mime for mime in data): return {}
@@ -74,7 +74,7 @@ def clean_output(output: NotebookNode) -> NotebookNode | None:
     if output.output_type == "execute_result": kept.execution_count = None
     return kept
 
-
+# %% ../../nbs/tools/pages.ipynb #93700c4b
 def clean_cell(cell: NotebookNode) -> NotebookNode:
     "A code cell with the outputs that are committed; printed text in one piece."
     outputs = []
@@ -97,7 +97,7 @@ def is_skipped(cell: NotebookNode) -> bool:
     "Whether the tests pass over a cell."
     return bool(re.search(r"^#\|\s*(slow|eval:\s*false|notest)", cell.source, re.MULTILINE))
 
-
+# %% ../../nbs/tools/pages.ipynb #8a969486
 def write_page(path: Path, notebook: NotebookNode):
     "Write a notebook as it is committed."
     for cell in notebook.cells:
@@ -106,7 +106,7 @@ def write_page(path: Path, notebook: NotebookNode):
     notebook.metadata = NotebookNode(kernelspec=notebook.metadata.get("kernelspec", kernel))
     with atomic_write(path) as partial: partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
 
-
+# %% ../../nbs/tools/pages.ipynb #21de3209
 def execute_page(path: Path):
     "Run a library notebook where it lies and keep its small outputs."
     from nbclient import NotebookClient

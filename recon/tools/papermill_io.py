@@ -18,6 +18,7 @@ def project_of(notebook: Path) -> Path | None:
     "Return the folder above `notebook` that holds settings.ini."
     return next((folder for folder in notebook.resolve().parents if (folder/"settings.ini").exists()), None)
 
+# %% ../../nbs/tools/papermill_io.ipynb #a7884a0e
 def default_output(
     argv: list  # papermill's arguments, without the program
 ) -> list:      # with outputs/NAME.ipynb put in when only one notebook is named
@@ -44,6 +45,7 @@ def _reads_as_number(text: str) -> bool:
     except ValueError: return False
     return True
 
+# %% ../../nbs/tools/papermill_io.ipynb #9b268269
 def keep_words(
     argv: list  # papermill's arguments, without the program
 ) -> list:      # `-p NAME VALUE` as `-r NAME VALUE` where the number would lose the spelling
@@ -67,6 +69,7 @@ def _as_written(value, text):
     same = str(value) == text or isinstance(value, bool) and str(value).lower() == str(text).lower()
     return value if value is None or same else text
 
+# %% ../../nbs/tools/papermill_io.ipynb #2ae92490
 def _spelled_yaml(source: str) -> str | None:
     "A mapping of parameters as YAML that papermill reads as it is written; None for anything else."
     import yaml
@@ -113,6 +116,7 @@ def is_papermill() -> bool:
     "Return whether this process is `papermill ...` or `python -m papermill ...`."
     return Path(sys.argv[0]).stem == "papermill" or sys.orig_argv[1:3] == ["-m", "papermill"]
 
+# %% ../../nbs/tools/papermill_io.ipynb #cef3bd11
 def complete_arguments():
     "Give papermill its output path, and have the notebook signed when it has run."
     sys.argv[1:] = keep_words(sys.argv[1:])

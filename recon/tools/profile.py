@@ -30,6 +30,7 @@ class Costs:
 
 PART = "recon: "      # prefix of the parts that the loop marks
 
+# %% ../../nbs/tools/profile.ipynb #4efd7848
 def read_costs(events, cuda: bool, steps: int, wait: float) -> Costs:
     "Sort a profiler's averaged events."
     own, total = ("self_device_time_total", "device_time_total") if cuda else ("self_cpu_time_total", "cpu_time_total")

@@ -25,6 +25,8 @@ from ..training.speedups import PRECISIONS, apply_speedups, usable
 # %% ../../nbs/tools/speed.ipynb #8e11aaaf
 PLAIN = dict(mixed_precision="no", tf32=False, compile=False, channels_last=False, gradient_checkpointing=False,
              fused_adamw=False)
+
+# %% ../../nbs/tools/speed.ipynb #fabcb8f2
 CASES = {
     "fp32 eager": {},
     "fused AdamW": dict(fused_adamw=True),
@@ -38,6 +40,7 @@ CASES = {
                                          channels_last=True),
     "fp16": dict(mixed_precision="fp16", tf32=True, fused_adamw=True)}
 
+# %% ../../nbs/tools/speed.ipynb #3d2f758e
 def applies(case: str, device: torch.device) -> bool:
     "Whether a case says something on a device: TF32 is a GPU's, and a CPU may only imitate bf16 or fp16."
     options = PLAIN | CASES[case]
@@ -64,6 +67,7 @@ class Measurement:
     memory: float     # bytes at most
     losses: list      # weighted total of the first steps
 
+# %% ../../nbs/tools/speed.ipynb #781e4267
 def time_steps(step, device: torch.device, repeats: int) -> Measurement:
     "Time `step`, which gives its seconds and total loss; on a CPU, count its memory in a step of its own."
     first = step()

@@ -61,6 +61,7 @@ def find_pairs(photos: Path, meshes: Path) -> dict[Path, Path]:
     if not pairs: raise ValueError(f"{photos} and {meshes}: no NAME.png and NAME.glb of one name")
     return pairs
 
+# %% ../../nbs/tools/turntable.ipynb #a8036050
 def main(argv: list[str] | None = None):
     "Write a turntable of a folder of meshes."
     parser = argparse.ArgumentParser(prog="python -m recon.tools.turntable", description=main.__doc__)

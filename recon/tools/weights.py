@@ -26,6 +26,7 @@ def recipe() -> list[tuple[str, dict]]:
     return [("recon.build_dataset", PEOPLE), ("recon.train_normal", TRAIN), (fields, TRAIN),
             (fields, TRAIN | dict(use_pred_nrm=True))]
 
+# %% ../../nbs/tools/weights.ipynb #ad6c3d45
 def arguments(options: dict) -> list[str]:
     "Options as a command line gives them."
     words = []

@@ -97,6 +97,7 @@ class StopRequest:
         if self.since is None: self.since = time.monotonic()
         elif time.monotonic() - self.since > self.patience: raise KeyboardInterrupt
 
+# %% ../../nbs/training/distributed.ipynb #317daf1a
 @contextmanager
 def interruptible(patience: float = 1.):
     "Turn Ctrl-C into a `StopRequest`."
@@ -127,6 +128,7 @@ def _environment(options) -> dict:
     path = os.pathsep.join(filter(None, [str(root()), os.environ.get("PYTHONPATH")]))
     return {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": path}
 
+# %% ../../nbs/training/distributed.ipynb #3f946d02
 def _end(process: subprocess.Popen):
     "End a process that still runs, with all it started."
     if process.poll() is not None: return

@@ -64,6 +64,7 @@ def fake_batch(options, subjects: int, body: tuple = (13_718, 27_420)) -> Batch:
                  body_d=point(1), body_bary=point(3), body_face=point(1)[..., 0].long(), cues=image(12),
                  smpl_v=torch.zeros(subjects, vertices, 3), vis_class=torch.zeros(subjects, faces, 1))
 
+# %% ../../nbs/training/estimate.ipynb #da9d3186
 def bytes_of(tensors) -> int:
     "Bytes of some tensors."
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -160,6 +161,7 @@ def trivially_fits(options, free: float) -> bool:
     if widest > 64: return False
     return options.batch_size * (45e3*options.image_size**2 + 120e3*options.num_samples) < .1*free
 
+# %% ../../nbs/training/estimate.ipynb #7524b5c5
 def checkpoint_size(model: Reconstructor) -> int:
     "Bytes of a checkpoint: all weights, and two moments of those that learn."
     return bytes_of(model.parameters()) + 2*bytes_of(learning(model))
@@ -185,6 +187,7 @@ def measured_flops(device: torch.device, dtype: torch.dtype = torch.float32, siz
     for _ in range(3): a @ a
     return 6*size**3 / (ready(device) - began)
 
+# %% ../../nbs/training/estimate.ipynb #e910634c
 def pass_seconds(losses: StageLosses, batch: Batch, device: torch.device) -> float:
     "Seconds of a forward and backward pass; leaves gradients behind."
     for _ in range(2):

@@ -57,6 +57,7 @@ def online(seconds: float = 3.) -> bool:
     except (OSError, TypeError): return False
     return has_key(server.hostname)
 
+# %% ../../nbs/training/log.ipynb #f803b9b1
 def wandb_id(trainer) -> str:
     "The id of the run there: as given by option, that of the run which goes on, or a new one."
     if trainer.cfg.wandb_id: return trainer.cfg.wandb_id
@@ -121,6 +122,7 @@ def this_notebook(options) -> Path | None:
     stage = sorted((root()/"nbs").glob(f"[0-9]*_{type(options).__module__.split('.')[-1]}.ipynb"))
     return next((path for path in known + stage if path.suffix == ".ipynb" and path.exists()), None)
 
+# %% ../../nbs/training/log.ipynb #c4e129d1
 def log_notebook(session, options):
     "Keep the notebook with the run."
     import wandb

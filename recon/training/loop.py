@@ -93,6 +93,7 @@ def find_earlier_stage(options, stage: int, folder: Path) -> Checkpoint | None:
     last = max(newest.folder.parent.glob("[0-9]*"))
     return newest if last == newest.folder else Checkpoint.read(last)
 
+# %% ../../nbs/training/loop.ipynb #5f522d37
 def find_start(options, stage: int, run: Path) -> Checkpoint | Path | None:
     """The checkpoint to start from, a SiTH checkpoint's path, or None for fresh weights.
     Raise FileNotFoundError for a missing checkpoint, ValueError for a damaged one."""
@@ -157,6 +158,7 @@ def open_training_data(cfg: TrainOptions) -> ReconDataset:
     return ReconDataset(cfg.data_root, cfg.image_size, cfg.num_samples, cfg.white_bg, cfg.aug_jitter, "train", cfg.seed,
                         cfg.lighting, body_file=cfg.body_file, num_valid=cfg.num_valid, num_test=cfg.num_test)
 
+# %% ../../nbs/training/loop.ipynb #4e29483a
 def read_template(data: ReconDataset, model: Reconstructor, stage: int) -> BodyTemplate | None:
     "The dataset's body on the model's device; None in stage 1. Raise ValueError where the file lacks it."
     needed = model.needs_priors if stage > 1 else model.options.body_normal_input

@@ -31,6 +31,7 @@ class Loss:
 
 LOSSES: dict[str, Loss] = {}
 
+# %% ../../nbs/training/losses.ipynb #263f8285
 def add_loss(name: str, stages: tuple[int, ...], count: Callable):
     "Add the decorated function to the table as a loss; see `Loss`."
     def add(total: Callable) -> Callable:
@@ -62,6 +63,7 @@ def rows_near_surface(d: Tensor, band: float, limit: int) -> tuple[Tensor, Tenso
     rows = (~near).long().argsort(dim=1, stable=True)[:, :limit or None]
     return rows, near.gather(1, rows)
 
+# %% ../../nbs/training/losses.ipynb #47952e9a
 def count_near_surface(batch: Batch, options) -> Tensor:
     "Count the points that `rows_near_surface` finds."
     distance = batch["d"][..., 0].abs()
@@ -86,6 +88,7 @@ def absolute_error(
     error = (pred - true).abs()
     return (error * mask if use_mask else error).sum()
 
+# %% ../../nbs/training/losses.ipynb #0a238698
 def count_map_values(batch: Batch, options) -> int: return 3*batch["front_mask"].numel()
 
 @add_loss("2D", stages=(1, 3), count=count_map_values)

@@ -34,6 +34,7 @@ def used_parameters(network: nn.Module) -> list[nn.Parameter]:
     unused = {id(p) for block in blocks for p in block.bn4.parameters()}
     return [p for p in network.parameters() if id(p) not in unused]
 
+# %% ../../nbs/training/optim.ipynb #136d4db1
 def make_optimizer(model: Reconstructor, options, stage: int) -> torch.optim.AdamW:
     "Make AdamW over the networks of a stage, in groups of one rate; freeze all else."
     rates = learning_rates(options, stage)

@@ -11,6 +11,7 @@ BEYOND = dict(lighting=.8, residual_sdf=True, silhouette_prior=True, body_depth_
               mask_pred_nrm=True, drop_last=True, weight_decay=.01,
               lambda_2D=5.5)    # a person fills 18 % of an image on average
 
+# %% ../../nbs/training/presets.ipynb #40f26bb2
 DEMO = BEYOND | dict(
     nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16,
     hidden_dim=128, rgb_hidden_dim=64, image_size=128, num_samples=2048, num_normals=768, batch_size=4,
@@ -35,6 +36,7 @@ RATES = dict(
     paper={2: dict(epochs=400, lr_decoder=1e-3, lr_encoder=1e-4),
            3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
+# %% ../../nbs/training/presets.ipynb #8e9fc92a
 NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"),
               laptop=LAPTOP | dict(epochs=16, lr_encoder=2e-3, mixed_precision="bf16"),
               small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})

@@ -28,6 +28,7 @@ def format_number(name: str, value: float) -> str:
     column = COLUMNS[name]
     return f"{column.title} {value*column.scale:.{column.digits}f}"
 
+# %% ../../nbs/training/preview.ipynb #5930f75c
 def format_numbers(numbers: dict, columns=tuple(COLUMNS)) -> str:
     "Numbers such as `true_p2s` with their units, grouped by what was given to the fields."
     groups = []
@@ -48,6 +49,7 @@ def _draw_normals(maps: dict, item: dict) -> list[np.ndarray]:
         pictures.append(np.where(inside, to_image(maps[side]/2 + .5), 1.))
     return pictures
 
+# %% ../../nbs/training/preview.ipynb #b06de6db
 def map_columns(item: dict, pred: dict | None, true: dict | None, size: int) -> dict[str, np.ndarray]:
     "Images (2*size,size,3) of a subject's input, its normal maps and their angles, front above back, by title."
     columns = {"image": [to_image(item[f"{side}_rgb_img"]/2 + .5) for side in SIDES]}

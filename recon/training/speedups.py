@@ -29,6 +29,7 @@ def predictor_segments(predictor: NormalPredictor) -> list[nn.Sequential]:
     starts = [k for k, layer in enumerate(predictor.model) if _starts_segment(layer)]
     return [predictor.model[a:b] for a, b in zip(starts, [*starts[1:], len(predictor.model)])]
 
+# %% ../../nbs/training/speedups.ipynb #7a17bb2f
 def checkpoint_gradients(model: Reconstructor):
     "Let all networks keep the inputs of their blocks alone."
     for module in model.modules():
@@ -49,6 +50,7 @@ def usable(precision: str, device: torch.device) -> bool:
     if precision == "bf16": return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_fp16_supported()
 
+# %% ../../nbs/training/speedups.ipynb #16f07726
 def check_compiler():
     "Raise ValueError on a machine that cannot compile: torch would find out in the first step only."
     from torch._inductor.cpp_builder import get_cpp_compiler   # seconds to import

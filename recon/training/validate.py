@@ -66,6 +66,7 @@ def predict_maps(model: Reconstructor, item: dict, mask: bool = True) -> dict[st
     maps = {side: predicted[0].cpu() for side, predicted in model.predict_maps(batch).items()}
     return {side: maps[side]*item[f"{side}_mask"] for side in SIDES} if mask else maps
 
+# %% ../../nbs/training/validate.ipynb #fcda5d11
 def gt_maps(item: dict) -> dict[str, torch.Tensor] | None:
     "The item's ground-truth maps; None where it has none."
     return gt_normal_maps(item) if "front_nrm_img" in item else None
@@ -120,6 +121,7 @@ def find_predictor(options, folder: Path) -> Checkpoint | None:
         found = [c for c in checkpoints_below(place) if c.stage == 1 and _predictor_size(c.options) == size]
         if found: return max(found, key=lambda c: c.written)
 
+# %% ../../nbs/training/validate.ipynb #f2bf580b
 def load_predictor(checkpoint: Checkpoint) -> Reconstructor | None:
     "The model whose predictor goes with a checkpoint's fields: its own, else that of stage 1; None if there is none."
     if checkpoint.predictor_trained: return checkpoint.model().eval()
@@ -145,6 +147,7 @@ class SubjectResult:
     columns: dict = field(default_factory=dict)  # images by title
     mesh: Reconstruction = None                  # None in stage 1
 
+# %% ../../nbs/training/validate.ipynb #0b630d42
 def measure_fields(model: Reconstructor, item: dict, body: RestBody, scan, options) -> tuple[dict, Reconstruction]:
     "Reconstruct a subject on its item's own normal maps; numbers, and the mesh."
     scene = Scene(model, item, body.faces, body.canonical, gt_normals=True)
@@ -191,6 +194,7 @@ def mean_numbers(results: list[SubjectResult]) -> dict[str, float]:
     names = dict.fromkeys(name for result in results for name in result.numbers)
     return {name: float(np.mean([r.numbers[name] for r in results if name in r.numbers])) for name in names}
 
+# %% ../../nbs/training/validate.ipynb #6295c080
 def write_validation(folder: Path, results: list[SubjectResult], made_by: dict):
     "Write a mesh of each subject and one picture of all."
     for result in results:
