@@ -42,6 +42,7 @@ def structure_loss(
     structure = (2*(ab - a*b) + 9e-4) / (aa - a*a + bb - b*b + 9e-4)
     return ((1 - light*structure)*mask).sum() / (3*mask.sum())
 
+# %% ../../nbs/back/training.ipynb #9aa21173
 def back_losses(prediction: BackPrediction, batch: dict) -> dict[str, Tensor]:
     "Unweighted losses by name."
     mask = batch["mask"]
@@ -147,6 +148,7 @@ def save_weights(net: BackNet, path: Path, **metadata: str):
     header = dict(config=json.dumps(net.config)) | {name: str(value) for name, value in metadata.items()}
     with atomic_write(path) as partial: save_file(halves, partial, header)
 
+# %% ../../nbs/back/training.ipynb #9bfe301c
 def save_checkpoint(state: BackState, folder: Path, image_size: int):
     "State to continue from and the averaged weights to use."
     with atomic_write(folder/"state.pt") as partial: torch.save(state.state_dict(), partial)
@@ -172,6 +174,7 @@ def drop_later_metrics(folder: Path, step: int):
     kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
     with atomic_write(path) as partial: partial.write_text("".join(f"{line}\n" for line in kept))
 
+# %% ../../nbs/back/training.ipynb #fd63b954
 def is_due(step: int, every: int, cfg: BackOptions) -> bool:
     "Whether something done `every` steps is to be done after this one; at the end always."
     return step % every == 0 or step == cfg.steps
@@ -188,6 +191,7 @@ def train_back(
     train: ReconDataset,
     valid: ReconDataset | None = None,
     on_log: Callable[[int, dict], None] = None, # gets step and numbers
+    stop: Callable[[], bool] = bool,            # whether to save and end after the step in hand
 ) -> BackState:
     "Train to `cfg.steps`, from the run's last checkpoint if there is one."
     state = resume_state(cfg, folder)
@@ -203,5 +207,7 @@ def train_back(
             left = (time.time() - began)/(state.step - first)*(cfg.steps - state.step)
             print(describe(state.step, cfg.steps, left, values), flush=True)
             if on_log: on_log(state.step, values)
-        if is_due(state.step, cfg.save_every, cfg): save_checkpoint(state, folder, cfg.image_size)
+        stopped = stop()
+        if stopped or is_due(state.step, cfg.save_every, cfg): save_checkpoint(state, folder, cfg.image_size)
+        if stopped: break
     return state
