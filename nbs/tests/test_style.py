@@ -52,9 +52,8 @@ def test_exported_cells_are_short(path):
     assert not long, "exported cells of over 30 lines"
 
 
-def test_half_of_the_exported_cells_have_at_most_fifteen_lines():
-    "The aim is twelve."
-    assert median(length(source) for path in NOTEBOOKS for source in code(path) if is_definition(source)) <= 15
+def test_half_of_the_exported_cells_have_at_most_twelve_lines():
+    assert median(length(source) for path in NOTEBOOKS for source in code(path) if is_definition(source)) <= 12
 
 
 def test_three_of_four_exported_cells_are_shown_at_once():
