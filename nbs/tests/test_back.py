@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -363,6 +363,41 @@ def test_training_resumes_exactly_and_learns(tmp_path):
     train(cfg("whole", 8))  # finished: nothing is done again
     assert (whole / "model.safetensors").read_bytes() == before
 
+    def interrupt(step, values):
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    train(cfg("asked", 8), on_log=interrupt)  # Ctrl-C saves the step in hand, between two checkpoints
+    assert torch.load(tmp_path / "asked" / "state.pt", weights_only=True)["step"] == 4
+    train(cfg("asked", 8))
+    resumed = torch.load(tmp_path / "asked" / "state.pt", weights_only=True)
+    for part in ("net", "average"):
+        for name, value in state[part].items():
+            assert torch.equal(resumed[part][name], value), name
+
+
+def test_training_logs_to_wandb(tmp_path, monkeypatch):
+    sent = []
+    session = SimpleNamespace(
+        log=lambda values, step: sent.append((step, values)),
+        log_artifact=lambda artifact: sent.append(artifact.name),
+        finish=lambda: sent.append("finish"),
+    )
+    stand_in = ModuleType("wandb")
+    stand_in.init = lambda **options: sent.append(options["id"]) or session
+    stand_in.Settings = type("Settings", (), dict(model_fields=(), __init__=lambda self, **options: None))
+    stand_in.Artifact = lambda name, type: SimpleNamespace(name=name, add_file=lambda path: None)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    options = dict(preset="demo", data_root=str(make_balls(tmp_path, size=32)), save_root=str(tmp_path), wandb=True)
+    options |= dict(image_size=32, batch_size=1, steps=2, views=2, log_every=1)
+    shown = []
+    train(TrainHallucinate.resolve(options), on_log=lambda step, values: shown.append((step, values["color"])))
+    assert [step for step, _ in shown] == [1, 2] and sent[-1] == "finish"
+    assert [(step, values["color"]) for step, values in sent[1:3]] == shown
+    train(TrainHallucinate.resolve(options | dict(steps=3)))
+    assert sent[0] == next(entry for entry in sent[5:] if isinstance(entry, str))  # goes on: the same run there
+
 
 # Fields on generated backs ---------------------------------------------------------------------------------------
 
@@ -380,7 +415,7 @@ def test_a_share_of_the_items_has_generated_backs(tmp_path):
     for (batch,), (true,), indices in zip(trainer.batches(), plain.batches(), trainer.order.sample_indices(0)):
         generated += (batch["back_rgb_img"] != true["back_rgb_img"]).flatten(1).any(1).tolist()
         expected += [draw_share(trainer.cfg.seed, epoch, index, 0.5) for epoch, index in indices]
-        for name in set(batch) - {"back_rgb_img", "cues"}:
+        for name in set(batch) - {"back_rgb_img", "priors"}:
             assert torch.equal(batch[name], true[name]), name
     assert generated == expected and 0 < sum(generated) < len(generated)
 

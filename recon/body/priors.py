@@ -94,7 +94,7 @@ _STEPS = 8192      # in a unit of length
 
 class ShapeMaps(TypedDict):
     "What the priors need from masks and body."
-    shape_cues: Tensor  # (6,S,S) the first channels of `PRIORS`
+    shape_priors: Tensor  # (6,S,S) the first channels of `PRIORS`
     carried: Tensor     # (2,S,S) int32, front and back: index of the pixel whose colour each pixel takes
 
 def shape_maps(
@@ -105,7 +105,7 @@ def shape_maps(
     body = body_z[0] < 5
     stretched = silhouette_stretched_depth(body_z, masks[:1])
     maps = [silhouette_distance(masks[:1]), fill_outside(body_z, body), stretched, body[None].float()]
-    return dict(shape_cues=torch.cat(maps), carried=torch.stack([nearest_inside(mask > .9) for mask in masks]))
+    return dict(shape_priors=torch.cat(maps), carried=torch.stack([nearest_inside(mask > .9) for mask in masks]))
 
 # %% ../../nbs/body/priors.ipynb #a3f69b8d
 def shape_planes(
@@ -119,7 +119,7 @@ def shape_planes(
     if size != body_z.shape[-1]: body_z = F.interpolate(body_z[None], (size,)*2, mode="nearest")[0]
     maps = shape_maps(masks, body_z)
     places = torch.from_numpy(maps["carried"].numpy().astype(np.uint16).view(np.int16))
-    return torch.cat([(maps["shape_cues"].clamp(-3.9, 3.9)*_STEPS).round().short(), places])
+    return torch.cat([(maps["shape_priors"].clamp(-3.9, 3.9)*_STEPS).round().short(), places])
 
 # %% ../../nbs/body/priors.ipynb #2ffda31c
 def _carry_colors(

@@ -169,7 +169,7 @@ def transform_images(self: BatchTransform, batch: dict) -> dict:
     out = {}
     for k, side in enumerate(("front", "back")):
         out |= {f"{side}_rgb_img": images[:, k], f"{side}_mask": masks[:, k], f"{side}_nrm_img": normals[:, k]}
-    if "cue_planes" in batch: out["cues"] = add_colors(batch["cue_planes"], images, masks)
+    if "prior_planes" in batch: out["priors"] = add_colors(batch["prior_planes"], images, masks)
     return out
 
 @patch

@@ -7,7 +7,7 @@ __all__ = ['CODECS', 'MAX_STORED', 'RECORD', 'BODY_RECORD', 'POINT_NAMES', 'chec
            'Crop', 'crop', 'encode_image', 'decode_crop', 'decode_image', 'encode_depth', 'decode_depth',
            'encode_planes', 'decode_planes', 'point_extent', 'quantize_points', 'octahedral_encode',
            'octahedral_decode', 'pack_points', 'unpack_points', 'as_bytes', 'codec_of', 'write_group', 'get_points',
-           'get_depth']
+           'get_depth', 'priors_entry']
 
 # %% ../../nbs/data/codec.ipynb #47aa3742
 import struct
@@ -332,7 +332,7 @@ def write_group(
         group.create_dataset("points", data=records).attrs["reach"] = extent
         if "body_z" in rest: _write_bytes(group, "body_z", [encode_depth(z) for z in rest.pop("body_z")])
     for name, value in rest.items():
-        if name.endswith("_img") or name == "cues": _write_bytes(group, name, value)
+        if name.endswith("_img") or name == "priors": _write_bytes(group, name, value)
         else: _write_array(group, name, np.asarray(value), codec)
 
 # %% ../../nbs/data/codec.ipynb #81d4b67a
@@ -346,3 +346,8 @@ def get_depth(group: h5py.Group, view: int) -> Tensor:
     "The body's depth (2,S,S) in a view; 9 where there is none."
     found = group["body_z"][view]
     return torch.from_numpy(found.astype(np.float32) if found.ndim == 3 else decode_depth(found))
+
+# %% ../../nbs/data/codec.ipynb #9faced0f
+def priors_entry(group: h5py.Group) -> str | None:
+    "Entry with a subject's stored priors: `priors`, in older files `cues`; None where there is none."
+    return next((name for name in ("priors", "cues") if name in group), None)

@@ -14,7 +14,7 @@ import tyro
 
 from ..config import is_script
 from recon.data.codec import (
-    POINT_NAMES, check_codec, decode_image, encode_image, get_depth, get_points, write_group,
+    POINT_NAMES, check_codec, decode_image, encode_image, get_depth, get_points, priors_entry, write_group,
 )
 from .reader import open_dataset
 from .writer import HEAD, seal
@@ -23,14 +23,14 @@ from ..files import atomic_write, resolve_path
 # %% ../../nbs/data/convert.ipynb #813671c0
 def recode(group: h5py.Group, codec: str) -> dict:
     "A subject's entries, ready for `write_group` by another codec."
-    packed = {*POINT_NAMES, "points", "body_z", "cues"}
+    packed = {*POINT_NAMES, "points", "body_z", "priors", "cues"}
     arrays = {name: group[name][:] for name in group if name not in packed and not name.endswith("_img")}
     for name in group:
         if name.endswith("_img"): arrays[name] = [encode_image(decode_image(data), codec) for data in group[name]]
     if "body_z" in group:
         depths = [get_depth(group, k) for k in range(len(group["body_z"]))]
         arrays["body_z"] = np.stack(depths).astype(np.float16)
-    if "cues" in group: arrays["cues"] = list(group["cues"])
+    if entry := priors_entry(group): arrays["priors"] = list(group[entry])
     return arrays | get_points(group)
 
 # %% ../../nbs/data/convert.ipynb #4598fbb1

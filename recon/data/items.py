@@ -29,7 +29,7 @@ class Views(TypedDict):
     back_mask: Annotated[Tensor, "(1,S,S)", "the same of the back"]
     front_nrm_img: NotRequired[Annotated[Tensor, "(3,S,S)", "unit normals, view frame"]]
     back_nrm_img: NotRequired[Annotated[Tensor, "(3,S,S)", "unit normals of the back, view frame too"]]
-    cues: NotRequired[Annotated[Tensor, "(12,S,S)", "image-space priors of the body, channels of "
+    priors: NotRequired[Annotated[Tensor, "(12,S,S)", "image-space priors of the body, channels of "
                                                     "`recon.body.priors.PRIORS`"]]
 
 # %% ../../nbs/data/items.ipynb #16e6d8c4
@@ -71,7 +71,7 @@ class RawItem(TypedDict):
     R: Annotated[Tensor, "(3,3)", "rotation from the subject's frame to the view frame"]
     smpl_v: Annotated[Tensor, "(B,3)", "posed body vertices, subject's frame"]
     vis_class: Annotated[Tensor, "(F,1) int8", "as in `Body`"]
-    cue_planes: NotRequired[Annotated[Tensor, "(8,s,s) int16", "image-space priors that follow from masks and body"]]
+    prior_planes: NotRequired[Annotated[Tensor, "(8,s,s) int16", "image-space priors that follow from masks and body"]]
     background: Annotated[Tensor, "(3,)", "colour behind the subject, in [0,1]"]
     light: NotRequired[Annotated[Tensor, "(9,)", "`recon.data.lighting.Light.numbers`"]]
     jitter: NotRequired[Annotated[Tensor, "(4,)", "brightness, contrast, saturation factors; hue in radians"]]

@@ -130,7 +130,7 @@ def scene_item(
     images: dict,            # front_rgb_img, front_mask, back_rgb_img, back_mask
     body_vertices: Tensor,   # (B,3) in the frame of the front camera
     faces: Tensor,           # (F,3) of the body
-) -> dict:                   # plus smpl_v, vis_class, body_z and cues
+) -> dict:                   # plus smpl_v, vis_class, body_z and priors
     "Add to images all that follows from the body."
     size = images["front_mask"].shape[-1]
     query = MeshQuery(body_vertices, faces)
@@ -138,7 +138,7 @@ def scene_item(
     front, back = (visible_faces(query, normals, azimuth) for azimuth in (0, 180))
     depth = body_depth(cast_view(query, size), cast_view(query, size, 180)).float()
     item = images | dict(smpl_v=body_vertices, vis_class=visibility_class(front, back), body_z=depth)
-    return item | dict(cues=image_priors(item))
+    return item | dict(priors=image_priors(item))
 
 # %% ../../nbs/data/prepared.ipynb #5fb6825c
 class PreparedFolder:

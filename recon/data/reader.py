@@ -25,7 +25,7 @@ from ..body.priors import shape_planes
 from ..conventions import back_view, project, view_rotation
 from .batch import BatchTransform, collate, make_window, paste_window, sample_augmentation, to_device
 from .bodies import load_body_topology
-from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points
+from .codec import as_bytes, decode_crop, decode_planes, get_depth, get_points, priors_entry
 from .items import Item, RawItem
 from .names import PARTS, check_names, split_names
 from ..files import reading, resolve_path
@@ -207,7 +207,7 @@ class ReconDataset(Dataset):
         with reading(self.path, "build it again"), open_dataset(path) as file:
             self.body_faces, self.canonical, self.body_regions = _shared_body(file, body_file)
             self.subjects = _subjects_of(file, split, num_valid, num_test)
-            self.labels, self.has_cues, self.camera_mode = _describe(file, self.subjects, perspective)
+            self.labels, self.has_priors, self.camera_mode = _describe(file, self.subjects, perspective)
         self._open = None
 
 # %% ../../nbs/data/reader.ipynb #fd89813f
@@ -289,7 +289,7 @@ def read_raw(self: ReconDataset, subject: str, first_point: int, view: int, rng=
     with reading(self.path, "build it again"):
         points = opened.stored_points(slice(first_point, first_point + self.num_samples))
         item = self._window(subject, view) | points | self._body(subject, view)
-        if self.has_cues: item["cue_planes"] = self._cue_planes(item, subject, view)
+        if self.has_priors: item["prior_planes"] = self._prior_planes(item, subject, view)
     return item | sample_augmentation(rng, bool(self.lighting), self.white_bg, self.aug_jitter)
 
 # %% ../../nbs/data/reader.ipynb #e3adff28
@@ -310,10 +310,10 @@ def _window(self: ReconDataset, subject: str, view: int) -> dict:
     except ValueError as e: raise ValueError(f"{self.path}, subject {subject}, view {view}: {e}") from e
 
 @patch
-def _cue_planes(self: ReconDataset, item: dict, subject: str, view: int) -> Tensor:
+def _prior_planes(self: ReconDataset, item: dict, subject: str, view: int) -> Tensor:
     "Image-space priors that follow from masks and body, as stored, or made where the file has none."
     opened = self.open_subject(subject)
-    if "cues" in opened: return torch.from_numpy(decode_planes(opened["cues"][view]))
+    if entry := priors_entry(opened): return torch.from_numpy(decode_planes(opened[entry][view]))
     masks = paste_window(item["window"].pixels()[:2, ..., 3:], item["box"].tolist(), item["fill"][:2, 3:])
     return shape_planes(masks[..., 0].float()/255, get_depth(opened, view))
 
@@ -337,7 +337,7 @@ def read(self: ReconDataset,
     "One item: points, body and images in the frame of `view`."
     with reading(self.path, "build it again"):
         item = _only(self.transform(collate([self.read_raw(subject, first_point, view, rng)])))
-        if self.has_cues: item["body_z"] = self.body_depth(subject, view)
+        if self.has_priors: item["body_z"] = self.body_depth(subject, view)
     return item
 
 # %% ../../nbs/data/reader.ipynb #cdcc632c

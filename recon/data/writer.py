@@ -56,7 +56,7 @@ def view_arrays(
     size: int,                 # pixels along a side
     camera_mode: str = "orth",
     codec: str = "png",
-) -> dict:                     # lists of V: rgb_img, nrm_img, uv_img, vis (F,); orth: body_z (2,S,S), cues
+) -> dict:                     # lists of V: rgb_img, nrm_img, uv_img, vis (F,); orth: body_z (2,S,S), priors
     "Render all that belongs to views."
     scan = MeshQuery(subject.vertices, subject.faces)
     inner = MeshQuery(subject.body_vertices, body.faces)
@@ -89,10 +89,10 @@ def _image_entries(view, codec: str) -> dict:
                 mask=torch.from_numpy(to_pixels(view.mask)).float()/255)
 
 def _add_priors(one: dict, other: dict):
-    "Add `cues` to the entries of two opposite views."
+    "Add `priors` to the entries of two opposite views."
     for here, opposite in ((one, other), (other, one)):
         masks = torch.stack([here["mask"], opposite["mask"].flip(1)])
-        here["cues"] = encode_planes(shape_planes(masks, torch.from_numpy(here["body_z"]).float()).numpy())
+        here["priors"] = encode_planes(shape_planes(masks, torch.from_numpy(here["body_z"]).float()).numpy())
 
 # %% ../../nbs/data/writer.ipynb #2ff36725
 def point_arrays(subject: Subject, body: BodyModel, n: int, seed: int) -> dict:

@@ -82,7 +82,7 @@ class Batch(TypedDict, total=False):
     back_mask: Tensor     # (B,1,H,W) in [0,1]
     front_nrm_img: Tensor # (B,3,H,W) ground-truth unit normals, zero outside the mask
     back_nrm_img: Tensor  # (B,3,H,W) the same of the back surface, still in the front camera's frame
-    cues: Tensor          # (B,12,H,W) image-space priors, channels as in `PRIORS`
+    priors: Tensor        # (B,12,H,W) image-space priors, channels as in `PRIORS`
     fine_rgb: Tensor      # (B,6,h,w) colours of both sides carried outward, of a finer image, where there is one
     smpl_v: Tensor        # (B,V,3) posed body vertices
     vis_class: Tensor     # (B,F,1) +1 seen from the front, -1 from the back, 0 neither
@@ -219,7 +219,7 @@ def predict_maps(self: Reconstructor, batch: Batch, sides: tuple[str, ...] = SID
 @patch
 def priors_of(self: Reconstructor, batch: Batch) -> Tensor | None:
     "The batch's image-space priors. Raise ValueError where they are needed and missing."
-    if "cues" in batch or not self.needs_priors: return batch.get("cues")
+    if "priors" in batch or not self.needs_priors: return batch.get("priors")
     raise ValueError("this model needs image-space priors, which datasets and prepared folders with a body have")
 
 # %% ../../nbs/nets/model.ipynb #2412caf9

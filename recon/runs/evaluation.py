@@ -190,7 +190,7 @@ def predict_normals(self: Pairs, inputs: dict) -> Tensor | None:
     "Predict the front normal map (3,S,S) of a subject's inputs; None without a model."
     if self.checkpoint is None: return None
     if not hasattr(self, "_model"): self._model = self.checkpoint.model().eval()
-    batch = {name: inputs[name][None] for name in ("front_rgb_img", "cues") if name in inputs}
+    batch = {name: inputs[name][None] for name in ("front_rgb_img", "priors") if name in inputs}
     return self._model.predict_maps(batch, ("front",))["front"][0]
 
 @patch

@@ -95,7 +95,7 @@ def codec_row(codec: str, path: Path, size: int, num_samples: int, seconds: floa
             items.append(data.read_raw("person", first, view, rng))
         return collate(items)
 
-    has_cues, data.has_cues = data.has_cues, False
+    has_priors, data.has_priors = data.has_priors, False
     item, ready = median_seconds(batch, seconds)/4, batch()
     opened = data.open_subject("person")
     run = slice(num_samples, 2*num_samples)
@@ -104,9 +104,9 @@ def codec_row(codec: str, path: Path, size: int, num_samples: int, seconds: floa
                image_ms=1e3*median_seconds(lambda: decode_crop(opened["rgb_img"][0]), seconds/4),
                points_ms=1e3*median_seconds(lambda: opened.stored_points(run), seconds/4))
     transform = median_seconds(lambda: data.transform(ready), seconds/2)/4
-    data.has_cues = has_cues
+    data.has_priors = has_priors
     return row | dict(transform_ms=1e3*transform, complete_per_second=1/(item + transform),
-                      items_with_cues=4/median_seconds(batch, seconds/2))
+                      items_with_priors=4/median_seconds(batch, seconds/2))
 
 # %% ../../nbs/tools/bench_reader.ipynb #b7fa297a
 def reading_benchmark(
@@ -130,7 +130,7 @@ def reading_benchmark(
         cv2.setNumThreads(threads[1])
 
 COLUMNS = dict(layout="codec", complete_per_second="complete items/s", items_per_second="worker's items/s",
-               items_with_cues="the same with priors", megabytes="MB", image_ms="image ms", points_ms="points ms",
+               items_with_priors="the same with priors", megabytes="MB", image_ms="image ms", points_ms="points ms",
                transform_ms="transform ms, CPU")
 GOALS = dict(png=1., zstd=1.5, webp=1.)   # complete items a second, times the original's
 

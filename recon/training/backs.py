@@ -48,12 +48,12 @@ class GeneratedBacks:
         "The batch of the items with these epochs and indices."
         rows = [row for row, (epoch, index) in enumerate(indices) if draw_share(self.seed, epoch, index, self.share)]
         if not rows: return batch
-        batch = batch | {name: batch[name].clone() for name in ("back_rgb_img", "cues") if name in batch}
+        batch = batch | {name: batch[name].clone() for name in ("back_rgb_img", "priors") if name in batch}
         for row in rows: self.replace_back(batch, row)
         return batch
 
 # %% ../../nbs/training/backs.ipynb #971f28b7
-NEEDED = ("front_rgb_img", "front_mask", "back_mask", "smpl_v", "cues")   # of an item, to replace its back
+NEEDED = ("front_rgb_img", "front_mask", "back_mask", "smpl_v", "priors")   # of an item, to replace its back
 
 def background_color(image: Tensor, mask: Tensor) -> Tensor:   # (3,S,S), (1,S,S) to (3,)
     "The colour of the pixel that the mask covers least."
@@ -65,7 +65,7 @@ def with_back(item: dict, color: Tensor) -> dict:
     front, mask, behind = (item[name].cpu() for name in ("front_rgb_img", "front_mask", "back_mask"))
     background = background_color(front/2 + .5, mask)[:, None, None]
     out = item | dict(back_rgb_img=(color*behind + background*(1 - behind))*2 - 1)
-    if "cues" in item: out["cues"] = torch.cat([item["cues"][:-3].cpu(), fill_outside(color, behind[0] > .9)])
+    if "priors" in item: out["priors"] = torch.cat([item["priors"][:-3].cpu(), fill_outside(color, behind[0] > .9)])
     return out
 
 # %% ../../nbs/training/backs.ipynb #77b71e4e
@@ -74,5 +74,5 @@ def replace_back(self: GeneratedBacks, batch: Batch, row: int):
     "Write the generated back of one item over its true one, in place."
     item = {name: value[row].cpu() for name, value in batch.items() if name in NEEDED}
     changed = with_back(item, self.generator(front_view(item, self.body), [0])[0])
-    for name in ("back_rgb_img", "cues"):
+    for name in ("back_rgb_img", "priors"):
         if name in batch: batch[name][row] = changed[name]

@@ -61,7 +61,7 @@ def fake_batch(options, subjects: int, body: tuple = (13_718, 27_420)) -> Batch:
     sides = {f"{side}_{name}": image(channels) for side in ("front", "back")
              for name, channels in dict(rgb_img=3, mask=1, nrm_img=3).items()}
     return Batch(**sides, pts=point(3), nrm=point(3), rgb=point(3), d=point(1),
-                 body_d=point(1), body_bary=point(3), body_face=point(1)[..., 0].long(), cues=image(12),
+                 body_d=point(1), body_bary=point(3), body_face=point(1)[..., 0].long(), priors=image(12),
                  smpl_v=torch.zeros(subjects, vertices, 3), vis_class=torch.zeros(subjects, faces, 1))
 
 # %% ../../nbs/training/estimate.ipynb #da9d3186

@@ -162,10 +162,10 @@ def open_training_data(cfg: TrainOptions) -> ReconDataset:
 def read_template(data: ReconDataset, model: Reconstructor, stage: int) -> BodyTemplate | None:
     "The dataset's body on the model's device; None in stage 1. Raise ValueError where the file lacks it."
     needed = model.needs_priors if stage > 1 else model.options.body_normal_input
-    if needed and not data.has_cues:
+    if needed and not data.has_priors:
         raise ValueError(f"{data.path}: holds no body depth, which this preset's image-space priors need; "
                          "build it with 00_build_dataset, or use preset=paper")
-    data.has_cues = needed                               # what no network takes is not read
+    data.has_priors = needed                               # what no network takes is not read
     if stage == 1: return None
     if data.body_faces is None:
         raise ValueError(f"{data.path}: does not hold its body's faces, which stage {stage} needs; "

@@ -61,7 +61,7 @@ def open_validation_subjects(options, template: BodyTemplate | None, num_samples
 @torch.no_grad()
 def predict_maps(model: Reconstructor, item: dict, mask: bool = True) -> dict[str, torch.Tensor]:
     "Predict normal maps (3,H,W) of front and back, each towards its own camera; with `mask`, zero outside the mask."
-    needed = [f"{side}_rgb_img" for side in SIDES] + ["cues"]
+    needed = [f"{side}_rgb_img" for side in SIDES] + ["priors"]
     batch = {name: item[name][None].to(model.device) for name in needed if name in item}
     maps = {side: predicted[0].cpu() for side, predicted in model.predict_maps(batch).items()}
     return {side: maps[side]*item[f"{side}_mask"] for side in SIDES} if mask else maps
