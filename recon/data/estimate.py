@@ -53,10 +53,10 @@ def subject_cost(
     "What the subject of a specification takes, from the options of `write_subject`."
     seconds, memory = _making_cost(job)
     cost = STORING[codec]
-    cue_pixels = min(size, PRIOR_SIZE)**2
+    prior_pixels = min(size, PRIOR_SIZE)**2
     vertices = 1.1*job.get("resolution", 250)**2 if keep_scan else 0
-    seconds += views*(.017 + cost.seconds_a_pixel*size**2 + 3.3e-7*cue_pixels) + 11.5e-6*points
-    disk = 2e5 + views*(cost.bytes_a_view + cost.bytes_a_pixel*size**2 + 1.35*cue_pixels)
+    seconds += views*(.017 + cost.seconds_a_pixel*size**2 + 3.3e-7*prior_pixels) + 11.5e-6*points
+    disk = 2e5 + views*(cost.bytes_a_view + cost.bytes_a_pixel*size**2 + 1.35*prior_pixels)
     disk += points*cost.bytes_a_point + 39*vertices
     return Cost(seconds, disk, memory + 400*size**2 + 100*points)
 

@@ -101,6 +101,7 @@ def sample_roots(count: int, generator: torch.Generator) -> Tensor:
     camera = exponential(torch.stack([torch.deg2rad(draw(-8, 22)), zero, normal(4) + lying], -1))
     return camera @ yaw @ lean
 
+# %% ../../nbs/fitting/lifter.ipynb #a00e222b
 def project(points: Tensor, distance: Tensor) -> Tensor:
     "Perspective projection (B,N,2) of points (B,N,3), z towards a camera `distance` (B,) away; size kept at z = 0."
     return points[..., :2]/(1 - points[..., 2:]/distance[:, None, None])

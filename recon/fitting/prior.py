@@ -35,6 +35,7 @@ def pose_library(seed: int = 0) -> Tensor:
     return torch.stack([from_anny_pose(sample_pose(rng, heads, style)[0]) for style in STYLES
                         for _ in range(PER_STYLE)])
 
+# %% ../../nbs/fitting/prior.ipynb #f487647c
 @lru_cache
 def limb_masks() -> Tensor:
     "(4,D) bool: the angles of the trunk, each arm and both legs."
@@ -56,6 +57,7 @@ def noise_scale() -> Tensor:
     for joint in joints(): scale[slices()[joint.name]] = NOISE[joint.name.rstrip("2345.LR").rstrip("2345")]
     return scale.deg2rad()
 
+# %% ../../nbs/fitting/prior.ipynb #909c0851
 def sample_angles(count: int, generator: torch.Generator) -> Tensor:
     "Draw poses: angles (count,D)."
     library, masks = pose_library(), limb_masks()
@@ -95,6 +97,7 @@ def _age_table() -> tuple[np.ndarray, np.ndarray]:
               for table in tables]
     return years, np.mean(stages, 0)
 
+# %% ../../nbs/fitting/prior.ipynb #78aa726d
 def anny_age(years: float) -> float:
     "Anny's measure of an age in years."
     return float(np.interp(years, *_age_table()))
@@ -133,6 +136,7 @@ def limit_penalty(angles: Tensor) -> Tensor:
     low, high = limits()
     return ((low - angles).clamp(min=0) + (angles - high).clamp(min=0)).square().sum(1)
 
+# %% ../../nbs/fitting/prior.ipynb #42ebc09e
 def sample_kind(kind: str, count: int, generator: torch.Generator, strength: float = .6) -> Tensor:
     "Draw poses (count,D) of one kind of legs: trunk and legs of one pose, arms of any."
     library, masks = pose_library(), limb_masks()
@@ -150,6 +154,7 @@ def _gaussian(drawn: Tensor) -> tuple[Tensor, Tensor]:
     covariance = torch.cov(drawn.T) + torch.eye(angle_count())*.05**2
     return drawn.mean(0), torch.linalg.cholesky(torch.linalg.inv(covariance))
 
+# %% ../../nbs/fitting/prior.ipynb #c025062a
 def make_prior(count: int = 8000, any_share: float = .15) -> PosePrior:
     "The prior of `sample_angles` and of each kind of legs, as often as people stand, walk or sit."
     generator = torch.Generator().manual_seed(0)

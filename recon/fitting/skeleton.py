@@ -32,6 +32,7 @@ class Joint:
     @property
     def size(self) -> int: return 3 if self.axis is None else 1
 
+# %% ../../nbs/fitting/skeleton.ipynb #167a5766
 def _chain(*bones) -> dict[str, float]:
     "Bones that share a turn evenly."
     return dict.fromkeys(bones, 1/len(bones))
@@ -65,6 +66,7 @@ def _leg(side: str) -> list[Joint]:
         Joint(f"knee.{side}", {f"lowerleg01.{side}": 1.}, (1., 0., 0.), -4, 145),
         Joint(f"ankle.{side}", {f"foot.{side}": 1.}, None, -50, 50)]
 
+# %% ../../nbs/fitting/skeleton.ipynb #dde6fe25
 @lru_cache
 def joints() -> list[Joint]:
     "All joints, in the order of their angles."

@@ -58,6 +58,7 @@ def nearest_samples(self: SampledSurface, points: np.ndarray) -> tuple[np.ndarra
     distance[order], sample[order] = self.tree.query(points[order], workers=-1)
     return distance, sample
 
+# %% ../../nbs/metrics/surface.ipynb #b58f3aa6
 @patch
 def outline(self: SampledSurface, azimuth: float, size: int) -> Tensor:  # (S,S) bool
     "Silhouette in [-1, 1]^2 from an azimuth in degrees."
