@@ -22,6 +22,7 @@ def check_size(width: int, height: int, name: str, limit: int = MAX_PIXELS):
     if 0 < width*height <= limit: return
     raise ValueError(f"{name}: an image of {width} x {height}; expected 1 to {limit:,} pixels. Scale it down.")
 
+# %% ../../nbs/data/images.ipynb #3c133ed8
 def _open(data: bytes, name: str) -> Image.Image:
     "An image whose header was read and whose size was checked."
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None      # ours applies, below

@@ -69,6 +69,7 @@ def sdf(self: Scene, points: Tensor) -> Tensor:
         return [self.with_hands(self.model.sdf(self.encoded, p[None], nearest, self.body)[0, :, 0], nearest)]
     return map_in_morton_order(evaluate, points.to(self.device))[0]
 
+# %% ../../nbs/nets/inference.ipynb #5aa546c2
 @patch
 @torch.no_grad()
 def rgb(self: Scene, points: Tensor, chunk: int = 65_536) -> Tensor:
@@ -87,6 +88,7 @@ class Reconstruction:
     front_nrm: Tensor  # (3,H,W) zero outside the mask
     back_nrm: Tensor   # (3,H,W) towards the back camera
 
+# %% ../../nbs/nets/inference.ipynb #f320de79
 def reconstruct(
     scene: Scene,
     resolution: int = 256,      # of the grid over [-1,1]^3
