@@ -58,12 +58,13 @@ def start(data: Path) -> int:
     return forked(lambda: main(BuildDataset(num_people=PEOPLE, num_test=2, workers=2, data_root=str(data), **sizes)))
 
 
-def ended(child: int, seconds: float) -> bool:
-    "Wait for a build; whether it came to its end in that time. Else it is killed with all its workers."
+def ended(child: int, seconds: float, writing: Path = None) -> bool:
+    """Wait for a build; whether it came to its end in that time. Else it is killed with all its workers, where a
+    dataset is given while one of its files is being written."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or writing and not partials(writing):
         if os.waitpid(child, os.WNOHANG)[0]: return True
-        time.sleep(.002)
+        if time.monotonic() < until: time.sleep(.002)
     try: os.killpg(child, signal.SIGKILL)
     except ProcessLookupError: os.kill(child, signal.SIGKILL)      # not yet a leader
     return os.WIFEXITED(os.waitpid(child, 0)[1])
@@ -95,7 +96,8 @@ def trial(folder: Path, kills: int, seed: int) -> dict:
     assert ended(start(undisturbed), 600)
     whole, expected, before = time.monotonic() - begin, contents(undisturbed), {}
     while counted["kills"] < kills:
-        done = ended(start(data), chance.uniform(0, .8*whole))
+        writing = data if counted["kills"] % 2 else None      # every second kill meets a file in the making
+        done = ended(start(data), chance.uniform(0, .8*whole), writing)
         now = finished(data.with_suffix(""))
         counted["rebuilt"] += sum(now.get(name) != file for name, file in before.items())
         counted["damaged"] += sum(not is_whole(data.with_suffix("")/name) for name in set(now) - set(before))
