@@ -54,6 +54,15 @@ def test_import_changes_nothing_around_it(tmp_path):
     assert python(code, tmp_path).stdout.split() == ["True", "[]"]
 
 
+def test_bodies_and_models_load_without_torchs_compiler(tmp_path):
+    "It takes 3 s, in every process."
+    code = (
+        "import sys, torch, recon.body.anny, anny\nfrom recon.nets.normal import NormalPredictor\n"
+        "with torch.device('meta'): NormalPredictor()\nprint('torch._dynamo' in sys.modules)"
+    )
+    assert python(code, tmp_path).stdout == "False\n"
+
+
 def test_ruff():
     "Lines of `__all__`, which nbdev writes, may be longer."
     command = [BIN/"ruff", "check", "--no-cache", "--output-format=json", "recon", "nbs/tests"]

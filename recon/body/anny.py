@@ -9,11 +9,13 @@ __all__ = ['RANK', 'BODY_VERTICES', 'TO_Y_UP', 'FIRST_BONES', 'one_thread', 'bui
 # %% ../../nbs/body/anny.ipynb #e451caff
 import gzip
 import re
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 import numpy as np
 import torch
@@ -21,6 +23,16 @@ from torch import Tensor
 from fastcore.basics import patch
 from .model import BodyModel, region_shares
 from ..files import atomic_write, root
+
+# %% ../../nbs/body/anny.ipynb #8691c040
+@contextmanager
+def _no_compiler():
+    "Make `torch._dynamo.disable` return its function as it is, unless the compiler is loaded already."
+    light = SimpleNamespace(disable=lambda function: function)
+    unmarked = {} if "torch._dynamo" in sys.modules else dict(_dynamo=light)
+    with mock.patch.dict(vars(torch), unmarked): yield
+
+with _no_compiler(): import roma    # noqa: F401 (before Anny imports it)
 
 # %% ../../nbs/body/anny.ipynb #511597ec
 RANK = 96               # directions kept of the space of body shapes

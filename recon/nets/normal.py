@@ -29,8 +29,8 @@ class ResidualBlock(nn.Module):
 
 # %% ../../nbs/nets/normal.ipynb #10e06b71
 def _small_weights(module: nn.Module):
-    "Weights N(0, 0.02), biases zero."
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    "Weights N(0, 0.02), biases zero; none on the meta device, where drawing would load torch's compiler, 3 s."
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
 
