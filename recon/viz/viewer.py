@@ -9,10 +9,11 @@ __all__ = ['MeshViewer', 'origin_legend']
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 from fastcore.basics import patch
 
 from ..files import resolve_path, root
-from ..mesh.origin import ORIGIN_COLORS, ORIGIN_TEXTS
+from ..mesh.origin import ORIGIN_COLORS, ORIGIN_TEXTS, ORIGINS
 from .errors import color_bar_html
 from .figures import VIEWS, mime_bundle
 from .plots import LinkedPlots
@@ -52,11 +53,12 @@ class MeshViewer(Viewer, LinkedPlots):
         return [top, below, widgets.HBox(plots), bar]
 
 # %% ../../nbs/viz/viewer.ipynb #787ca957
-def origin_legend() -> str:
-    "Build the HTML that says what the colours of origins mean."
+def origin_legend(origins: list) -> str:   # numbers (V,) of each mesh; None where it keeps none
+    "Build the HTML that says what the colours of origins mean, of those that are there."
     swatch = "display:inline-block;width:.9em;height:.9em;margin:0 .4em 0 1em"
-    return "".join(f"<span style='{swatch};background:#{bytes(color).hex()}'></span>{text}"
-                   for color, text in zip(ORIGIN_COLORS, ORIGIN_TEXTS.values()))
+    present = sorted(set().union(*(np.unique(numbers).tolist() for numbers in origins if numbers is not None)))
+    return "".join(f"<span style='{swatch};background:#{bytes(ORIGIN_COLORS[k]).hex()}'></span>"
+                   f"{ORIGIN_TEXTS[ORIGINS[k]]}" for k in present)
 
 @patch
 def shading_controls(self: MeshViewer) -> tuple:
@@ -66,7 +68,7 @@ def shading_controls(self: MeshViewer) -> tuple:
 
     def show(*_):
         self.show(mode.value)
-        bars = dict(error=lambda: color_bar_html(self.scale, "error"), origin=origin_legend)
+        bars = dict(error=lambda: color_bar_html(self.scale, "error"), origin=lambda: origin_legend(self.origins))
         bar.value = bars[mode.value]() if mode.value in bars else ""
 
     show()
