@@ -151,6 +151,75 @@ def test_what_a_person_corrects_is_fitted_saved_and_opened_again(app, begun, pag
     assert not page.wrong
 
 
+def body_wrist(folder):
+    "x, y in [0,1] of the canvas where the fit of a folder has the left wrist."
+    x, y, _ = open_work(folder).fit.body()[1][9].tolist()
+    return np.array([(x + 1)/2, (1 - y)/2])
+
+
+def angles(folder):
+    return json.loads((folder/"fit"/f"{folder.name}.json").read_text())["parameters"]["angles"]
+
+
+def drag(page, name, right, down):
+    "Drag a keypoint by a share of the picture; where it was let go, in shares of the picture."
+    mark = page.locator(f"[data-name={name}]")
+    mark.scroll_into_view_if_needed()
+    box, frame = mark.bounding_box(), page.locator(".recon-points").bounding_box()
+    x, y = box["x"] + box["width"]/2, box["y"] + box["height"]/2
+    to = x + right*frame["width"], y + down*frame["height"]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(*to, steps=5)
+    page.mouse.up()
+    return np.array([(to[0] - frame["x"])/frame["width"], (to[1] - frame["y"])/frame["height"]])
+
+
+def picture_of(page):
+    return page.locator(".recon-points image").get_attribute("href")
+
+
+def test_steps_are_taken_back_by_button_and_keyboard_one_after_the_other(app, begun, page):
+    "A drag, a limb in front, a slider, a fit and a back view; all is as before, on disk, too."
+    folder = app[0]/"casual"
+    work = open_work(folder)
+    work.choose_back("small" if (folder/"backs"/"small").exists() else "mirror", 0)
+    (folder/"undo.json").unlink(missing_ok=True)
+    page.get_by_label("open").select_option("casual")
+    wait_for_text(page, "opening casual: done")
+    undo = page.get_by_role("button", name="undo")
+    assert undo.is_disabled()
+    before = [angles(folder), open_work(folder).keypoints(), json.loads((folder/"work.json").read_text())]
+    drag(page, "left_wrist", .05, -.06)
+    wait_for_text(page, "undo: left wrist moved")
+    page.get_by_label("right arm").select_option("behind")
+    wait_for_text(page, "undo: right arm behind")
+    page.locator(".widget-inline-hbox", has=page.get_by_text("weight", exact=True)).locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for_text(page, "undo: weight")
+    page.get_by_role("button", name="fit again", exact=True).click()
+    wait_for_text(page, "undo: fitted again")
+    assert angles(folder) != before[0]
+    page.get_by_role("button", name="the front, mirrored").click()
+    wait_for_text(page, "undo: another back view")
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/undo.png")
+    undo.focus()
+    for back in ("another back view", "fitted again", "weight"):
+        page.keyboard.press("Enter")
+        wait_for_text(page, f"taken back: {back}")
+        if back == "fitted again": assert angles(folder) == before[0]
+        page.wait_for_timeout(SECONDS)
+        undo.focus()
+    page.locator("[data-name=nose]").focus()
+    for back in ("right arm behind", "left wrist moved"):
+        page.keyboard.press("Control+z")
+        wait_for_text(page, f"taken back: {back}")
+    assert undo.is_disabled()
+    assert [angles(folder), json.loads((folder/"work.json").read_text())] == [before[0], before[2]]
+    assert open_work(folder).keypoints() == before[1]
+    assert not page.wrong
+
+
 def test_bad_uploads_are_refused_in_plain_words(app, page, tmp_path):
     folder, _ = app
     before = {path.name for path in folder.iterdir()}
@@ -209,21 +278,52 @@ def test_it_listens_on_this_machine_only_unless_that_is_asked_for(tmp_path, caps
     assert "warning: 0.0.0.0 can be reached by other machines" in capsys.readouterr().err
 
 
-def test_it_is_the_same_notebook_in_jupyterlab(project, lab, tmp_path):
-    from browser import open_notebook, ours, run_until
+@pytest.fixture
+def photo_notebook(project, lab):
+    "`photo.ipynb` in JupyterLab in a browser, run, with an example that was begun before."
+    from browser import open_notebook, run_until
     from playwright.sync_api import sync_playwright
 
     shutil.copy(ROOT/"nbs"/"photo.ipynb", project/"nbs")
+    if not (project/"outputs"/"photo"/"casual").exists(): start_work(example_photo(project/"outputs"/"photo"/"casual"))
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page = browser.new_page(viewport={"width": 1300, "height": 1400})
+        page.set_default_timeout(180*SECONDS)
         page.wrong = []
         page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
         page.goto(f"{lab.removesuffix('lab')}api/status?token={TOKEN}")
         open_notebook(page, lab, "nbs/photo.ipynb")
         run_until(page, ".recon-drop input")
-        upload(page, "letter.jpg", b"Dear Ann, ...")
-        wait_for_text(page, "letter.jpg is not a picture that can be read")
-        assert not ours(page.wrong)
+        yield page
         page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
         browser.close()
+
+
+def test_it_is_the_same_notebook_in_jupyterlab(photo_notebook, project):
+    "A bad file is refused; a keypoint follows the mouse, the fit follows the keypoint, and a limb goes behind."
+    from browser import ours
+
+    page, folder = photo_notebook, project/"outputs"/"photo"/"casual"
+    upload(page, "letter.jpg", b"Dear Ann, ...")
+    wait_for_text(page, "letter.jpg is not a picture that can be read")
+    page.get_by_label("open").select_option("casual")
+    wait_for_text(page, "opening casual: done")
+    before, picture, wrist = angles(folder), picture_of(page), body_wrist(folder)
+    target = drag(page, "left_wrist", -.06, -.05)
+    wait_for_text(page, "left wrist moved; fit again to follow it")
+    assert np.allclose(open_work(folder).keypoints()["left_wrist"][:2], target, atol=.004), "it lies where it was let go"
+    page.get_by_label("left arm").select_option("behind")
+    page.get_by_role("button", name="fit again", exact=True).click()
+    wait_for_text(page, "fitting again: done")
+    page.wait_for_function("old => document.querySelector('.recon-points image').getAttribute('href') != old", arg=picture)
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/lab.png")
+    assert angles(folder) != before
+    moved = body_wrist(folder)
+    assert np.linalg.norm(moved - target) < .6*np.linalg.norm(wrist - target), "the hand goes where it was dragged"
+    work = open_work(folder)
+    assert work.state.front == {"left_arm": False} and work.fit.given.fronts == {"left_arm": -1.}
+    page.get_by_role("button", name="undo: fitted again").click()
+    wait_for_text(page, "taken back: fitted again")
+    assert angles(folder) == before
+    assert not ours(page.wrong)

@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from .upload import MAX_BYTES
 from ..files import format_bytes
 from ..viz.images import encode_jpeg
+from ..viz.palette import LEFT, MIDDLE, RIGHT
 
 # %% ../../nbs/app/controls.ipynb #3214a85f
 DROP_JS = """
@@ -121,10 +122,10 @@ function put(parent, kind, attributes) {
     parent.appendChild(node);
     return node;
 }
-const LEFT = "#0072b2", RIGHT = "#d55e00", MIDDLE = "#009e73";
+const LEFT = "LEFT_COLOR", RIGHT = "RIGHT_COLOR", MIDDLE = "MIDDLE_COLOR";
 const side = name => name.startsWith("left") ? LEFT : name.startsWith("right") ? RIGHT : MIDDLE;
 const STEPS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
-"""
+""".replace("LEFT_COLOR", LEFT).replace("RIGHT_COLOR", RIGHT).replace("MIDDLE_COLOR", MIDDLE)
 
 # %% ../../nbs/app/controls.ipynb #7e3cfd49
 # Draw lines and marks where the model has its points; `view` holds the nodes.
@@ -162,7 +163,7 @@ function moveTo(model, view, name, x, y) {
     draw(model, view);
 }
 function commit(model, name) {
-    model.set("moved", [name, ...model.get("points")[name].slice(0, 2)]);
+    model.set("moved", [name, ...model.get("points")[name].slice(0, 2), Date.now()]);   // news, even at the same place
     model.save_changes();
 }
 function drag(model, view, name, event) {
@@ -171,6 +172,12 @@ function drag(model, view, name, event) {
     moveTo(model, view, name, (event.clientX - box.left)/box.width, (event.clientY - box.top)/box.height);
 }
 function press(model, view, name, event) {
+    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
+        event.preventDefault();
+        event.stopPropagation();
+        model.send({kind: "undo"});
+        return;
+    }
     const step = STEPS[event.key];
     if (!step) return;
     event.preventDefault();
@@ -227,17 +234,18 @@ def data_uri(
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, 88)).decode()
 
 class KeypointPicture(anywidget.AnyWidget):
-    "A picture with keypoints that can be moved; calls `move(name, x, y)` in shares of the picture."
+    "A picture with keypoints that can be moved; calls `move(name, x, y)` in shares of the picture, and `undo()`."
     _esm = POINTS_JS
     _css = POINTS_CSS
     image = traitlets.Unicode("").tag(sync=True)       # as `data_uri` returns it
     points = traitlets.Dict().tag(sync=True)           # name: x, y in [0,1] from the upper left corner, confidence
     bones = traitlets.List(BONES).tag(sync=True)
-    moved = traitlets.List().tag(sync=True)            # name, x, y of the last one that was moved
+    moved = traitlets.List().tag(sync=True)            # name, x, y of the last one that was moved, and when
 
-    def __init__(self, move: Callable[[str, float, float], None], **options):
+    def __init__(self, move: Callable[[str, float, float], None], undo: Callable[[], None] = None, **options):
         super().__init__(**options)
-        self.observe(lambda change: move(*change["new"]), "moved")
+        self.observe(lambda change: move(*change["new"][:3]), "moved")
+        if undo is not None: self.on_msg(lambda *_: undo())
 
 # %% ../../nbs/app/controls.ipynb #a45530b3
 STRIP_JS = """

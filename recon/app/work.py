@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'SIDED', 'FILES', 'State', 'Work', 'fit_options', 'start_wor
 
 # %% ../../nbs/app/work.ipynb #6bb03238
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..files import atomic_write
 from ..fitting.lifter import FROM_BODY_25
 from ..fitting.photo import LIMB_ENDS, LIMB_JOINTS, SWAPS, Correction, PhotoFit, Score, from_dict, mend, score_fit
 from ..fitting.skeleton import joint_named, slices
-from ..photo.keypoints import read_keypoints
+from ..photo.keypoints import read_keypoints, write_keypoints
 from ..photo.load import load_photo
 from ..photo.matte import Placement
 from ..photo.preflight import preflight
@@ -61,8 +62,10 @@ class Work:
     def mesh_file(self) -> Path: return self.folder/"meshes"/f"{self.name}.glb"
 
     def save_state(self):
-        "Write `work.json`."
+        "Write `work.json` and the keypoints."
         with atomic_write(self.folder/STATE) as partial: partial.write_text(json.dumps(asdict(self.state), indent=1))
+        with atomic_write(self.folder/"keypoints"/f"{self.name}.json") as partial:
+            write_keypoints(partial, [self.figure.keypoints])
 
 # %% ../../nbs/app/work.ipynb #703e98f2
 def fit_options(folder: Path, state: State) -> fit_stage.Fit:
@@ -74,7 +77,7 @@ def start_work(photo: Path, person: str = "auto") -> Work:
     "Cut a person out of a photo in a folder of its own and fit a body; ValueError where nobody is found."
     state = asdict(State(photo.name, person))
     with atomic_write(photo.parent/STATE) as partial: partial.write_text(json.dumps(state, indent=1))
-    (photo.parent/"fit"/f"{photo.stem}.json").unlink(missing_ok=True)
+    for file in (photo.parent/"fit"/f"{photo.stem}.json", photo.parent/"undo.json"): file.unlink(missing_ok=True)
     return open_work(photo.parent)
 
 def open_work(folder: Path) -> Work:
@@ -221,7 +224,9 @@ FILES = {
     "OBJ": (dict(formats="glb,obj"), "{name}.obj"),
     "textured GLB": (dict(texture=2048), "textured/{name}.glb"),
     "rigged GLB": (dict(rig="still"), "rigged/{name}.glb"),
+    "T-pose GLB": (dict(rig="still", bind_pose="photo,tpose"), "tpose/{name}.glb"),
     "light GLB": (dict(light=True), "light/{name}.glb"),
+    "mask of origins": (dict(texture=2048), "textured/{name}_origin.png"),
     "page": (dict(), "{name}.html"),
 }
 
@@ -231,6 +236,16 @@ def reconstruct(self: Work, **options):
     self.state.files |= options
     mesh_stage.main(mesh_stage.Reconstruct(
         data_root=str(self.folder), save_root=str(self.folder/"meshes"), subject=self.name, **self.state.files))
+    os.utime(self.mesh_file.with_suffix(".json"))      # it may have been there, from before a step that was taken back
+    self.save_state()
+
+@patch
+def choose_bones(self: Work, bones: str):
+    "Let rigged files have the bone names of `recon.mesh.rig.BONE_NAMES`; those with other names go."
+    if self.state.files.get("bones", "anny") == bones: return
+    self.state.files["bones"] = bones
+    for kind in ("rigged GLB", "T-pose GLB"):
+        (self.folder/"meshes"/FILES[kind][1].format(name=self.name)).unlink(missing_ok=True)
     self.save_state()
 
 @patch

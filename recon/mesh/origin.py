@@ -109,7 +109,8 @@ def encode_origin_mask(
     image = Image.fromarray(mask, "P")
     image.putpalette([*ORIGIN_COLORS.ravel().tolist(), 0, 0, 0])
     info = PngInfo()
-    for name, row in origin_legend().items(): info.add_text(f"{row['value']} {name}", f"{row['color']} {row['meaning']}")
+    for name, row in origin_legend().items():
+        info.add_text(f"{row['value']} {name}", f"{row['color']} {row['meaning']}")
     file = io.BytesIO()
     image.save(file, "PNG", pnginfo=info)
     return file.getvalue()

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from ..body.anny import BODY_VERTICES
 from ..geometry.mesh import weld
 from .bake import Textured
-from .bind import bind_rotations, repose
+from .bind import bind_rotations, put_on_ground, repose
 from .files import FRAME
 from .gltf import VERTEX_DATA, Glb
 from .skeleton import bone_motion, load_skeleton
@@ -143,7 +143,8 @@ def export_rigged(
     rotations = bind_rotations(bind_pose, bound)
     indices, shares = skin_mesh(mesh, body_vertices)
     if bind_pose != "photo":
-        mesh, joints = repose(mesh, dense_weights(indices, shares, len(joints)), rotations, bound, joints)
+        weights = dense_weights(indices, shares, len(joints))
+        mesh, joints = put_on_ground(*repose(mesh, weights, rotations, bound, joints))
     mesh, joints = replace(mesh, vertices=mesh.vertices*scale), joints*scale
     glb = Glb(FRAME | dict(clip=str(Path(clip).name), bind_pose=bind_pose) | (metadata or {}))
     skinning = dict(JOINTS_0=glb.add(indices, VERTEX_DATA), WEIGHTS_0=glb.add(shares, VERTEX_DATA))

@@ -16,10 +16,12 @@ from ..geometry.mesh import vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import render_view, rotation
 from ..photo.keypoints import FINGERS, LIMBS, Keypoints
+from . import palette
+from .palette import from_hex
 from .sheets import image_table, over_white
 
 # %% ../../nbs/viz/fits.ipynb #82f06c0f
-LEFT, RIGHT, MIDDLE = (.15, .35, .95), (.95, .5, .1), (.2, .75, .3)
+LEFT, RIGHT, MIDDLE = (tuple(from_hex(color)[0].tolist()) for color in (palette.LEFT, palette.RIGHT, palette.MIDDLE))
 _LEFT_ROWS = {5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21}
 _RIGHT_ROWS = {2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24}
 

@@ -19,6 +19,7 @@ from plotly.subplots import make_subplots
 
 from .figures import mime_bundle
 from .images import encode_jpeg
+from .palette import CURVE_COLORS
 from .sheets import add_header
 
 # %% ../../nbs/viz/live.ipynb #c1be46db
@@ -47,6 +48,7 @@ def encode_curves(
 # %% ../../nbs/viz/live.ipynb #ca784e6f
 def plot_panel(ax, panel: str, curves: dict, log: bool):
     "Plot the curves of one panel on matplotlib's axes; few points are marked."
+    ax.set_prop_cycle(color=CURVE_COLORS)
     for name, (steps, values) in curves.items():
         marker = "o" if len(steps) <= 20 else ""
         ax.plot(steps, values, label=name, lw=1.2, marker=marker, ms=3)
@@ -74,7 +76,7 @@ def curves_figure(
         if panel in log: figure.update_yaxes(type="log", **place)
     margin = dict(l=40, r=10, t=60 if title else 40, b=30)
     return figure.update_layout(title=title, margin=margin, template="none", legend=dict(font_size=11),
-                                height=height*rows, showlegend=True)
+                                height=height*rows, showlegend=True, colorway=CURVE_COLORS)
 
 # %% ../../nbs/viz/live.ipynb #7a5a4429
 class LiveOutput:
