@@ -312,11 +312,13 @@ def test_it_is_the_same_notebook_in_jupyterlab(photo_notebook, project):
     before, picture, wrist = angles(folder), picture_of(page), body_wrist(folder)
     target = drag(page, "left_wrist", -.06, -.05)
     wait_for_text(page, "left wrist moved; fit again to follow it")
-    assert np.allclose(open_work(folder).keypoints()["left_wrist"][:2], target, atol=.004), "it lies where it was let go"
+    lies = open_work(folder).keypoints()["left_wrist"][:2]
+    assert np.allclose(lies, target, atol=.004), "it lies where it was let go"
     page.get_by_label("left arm").select_option("behind")
     page.get_by_role("button", name="fit again", exact=True).click()
     wait_for_text(page, "fitting again: done")
-    page.wait_for_function("old => document.querySelector('.recon-points image').getAttribute('href') != old", arg=picture)
+    changed = "old => document.querySelector('.recon-points image').getAttribute('href') != old"
+    page.wait_for_function(changed, arg=picture)
     if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/lab.png")
     assert angles(folder) != before
     moved = body_wrist(folder)

@@ -101,7 +101,8 @@ def test_a_mask_beside_each_texture_says_it_pixel_by_pixel(files):
             mask, colors, legend = np.asarray(image), np.asarray(image.convert("RGB")), image.text
         mesh = trimesh.load_mesh(path, process=False)
         assert mask.shape == mesh.visual.material.baseColorTexture.size[::-1]
-        assert (colors[mask < NO_SURFACE] == ORIGIN_COLORS[mask[mask < NO_SURFACE]]).all(), "the palette is the legend's"
+        covered = mask < NO_SURFACE
+        assert (colors[covered] == ORIGIN_COLORS[mask[covered]]).all(), "the palette is the legend's"
         assert any("from the network and the body alone" in text for text in legend.values())
         beside = json.loads(path.with_name(f"{path.stem}_origin.json").read_text())
         assert [beside[name]["value"] for name in (*ORIGINS, "none")] == list(range(len(ORIGINS) + 1))
@@ -122,10 +123,20 @@ def test_copies_are_in_metres_where_the_height_is_known(files):
         tall = np.ptp(trimesh.load_mesh(path, process=False).vertices[:, 1])
         if path.parent.name in ("tpose", "rest"): assert abs(tall - HEIGHT) < .03, f"{path}: {tall:.2f} m"
         cube = trimesh.load_mesh(files/path.name, process=False)
-        if path.parent.name == "textured": assert abs(tall/np.ptp(cube.vertices[:, 1])/card["metres_per_cube_unit"] - 1) < .01
+        if path.parent.name == "textured":
+            assert abs(tall/np.ptp(cube.vertices[:, 1])/card["metres_per_cube_unit"] - 1) < .01
     obj = trimesh.load_mesh(files/"textured"/"anny.obj", process=False)
     glb = trimesh.load_mesh(files/"textured"/"anny.glb", process=False)
     assert np.allclose(obj.bounds, glb.bounds, atol=1e-4)
+
+
+def world_places(nodes, number, above=(0, 0, 0)):
+    "Places of a node and all below it, by number; nodes that only move."
+    node = nodes[number]
+    assert not {"rotation", "scale", "matrix"} & node.keys()
+    places = {number: above + np.array(node.get("translation", (0, 0, 0)))}
+    for child in node.get("children", ()): places |= world_places(nodes, child, places[number])
+    return places
 
 
 def test_a_skeleton_rests_where_its_inverse_bind_matrices_say(files):
@@ -133,15 +144,7 @@ def test_a_skeleton_rests_where_its_inverse_bind_matrices_say(files):
     for path in [path for folder in ("rigged", "tpose", "rest") for path in (files/folder).glob("*.glb")]:
         tree, arrays = read_glb(path)
         skin = tree["skins"][0]
-        world = {}
-
-        def walk(number, above):
-            node = tree["nodes"][number]
-            assert not {"rotation", "scale", "matrix"} & node.keys()
-            world[number] = above + np.array(node.get("translation", (0, 0, 0)))
-            for child in node.get("children", ()): walk(child, world[number])
-
-        walk(skin["skeleton"], np.zeros(3))
+        world = world_places(tree["nodes"], skin["skeleton"])
         matrices = arrays[skin["inverseBindMatrices"]]
         places = np.array([world[node] for node in skin["joints"]])
         assert np.allclose(matrices[:, :3, :3], np.eye(3)) and np.allclose(matrices[:, :3, 3], -places, atol=1e-5)

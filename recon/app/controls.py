@@ -175,8 +175,7 @@ function press(model, view, name, event) {
     if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
         event.preventDefault();
         event.stopPropagation();
-        model.send({kind: "undo"});
-        return;
+        return model.send({kind: "undo"});
     }
     const step = STEPS[event.key];
     if (!step) return;

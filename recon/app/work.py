@@ -239,6 +239,7 @@ def reconstruct(self: Work, **options):
     os.utime(self.mesh_file.with_suffix(".json"))      # it may have been there, from before a step that was taken back
     self.save_state()
 
+# %% ../../nbs/app/work.ipynb #9a10d001
 @patch
 def choose_bones(self: Work, bones: str):
     "Let rigged files have the bone names of `recon.mesh.rig.BONE_NAMES`; those with other names go."

@@ -281,8 +281,8 @@ def build_fit(self: Workbench) -> widgets.Widget:
     "Build the picture with keypoints, and what can be said beside it."
     self.picture = KeypointPicture(self.move, self.undo)
     hint = widgets.HTML("<small>Drag a keypoint, or go to it with Tab and move it with the arrow keys (Shift: "
-                        "farther). Left is blue and round, right is orange and square. Ctrl+Z takes the last step "
-                        "back.</small>")
+                        "farther). Left is blue and round, right is orange and square. "
+                        "Ctrl+Z takes the last step back.</small>")
     left = widgets.VBox([self.picture, hint], layout=dict(flex="1 1 420px", max_width="580px"))
     right = widgets.VBox(self.fit_controls(), layout=dict(flex="1 1 380px"))
     return widgets.VBox([widgets.HTML("<h3>Fit</h3>"), control_row(left, right)])
@@ -445,8 +445,9 @@ def build_mesh(self: Workbench) -> widgets.Widget:
     self.buttons.extend(self.downloads)
     self.bones = widgets.Dropdown(options=BONES, description="bone names", **control_width(220))
     self.bones.observe(lambda change: self.say_bones(change["new"]), "value")
-    hint = widgets.HTML("<small>All files but GLB and OBJ are in metres where you said how tall the person is. The "
-                        "mask of origins shows what of the texture was seen, mirrored or generated.</small>")
+    hint = widgets.HTML("<small>All files but GLB and OBJ are in metres where you said how tall the person is. "
+                        "The mask "
+                        "of origins shows what of the texture was seen, mirrored or generated.</small>")
     both = widgets.HBox([self.photo, self.viewer], layout=dict(flex_flow="row wrap", grid_gap="8px"))
     return widgets.VBox([widgets.HTML("<h3>Mesh</h3>"), make, both, control_row(*self.downloads, self.bones), hint])
 

@@ -66,6 +66,7 @@ def fit_facts(fit: dict) -> dict[str, str]:
     if score.get("iou"): facts["Body"] += f"; silhouette overlaps the cut-out by {score['iou']:.0%}"
     return facts
 
+# %% ../../nbs/viz/subject_page.ipynb #9a10d002
 def height_fact(height: dict | None) -> dict[str, str]:
     "Say how tall a subject is, and how that is known."
     if not height: return {"Height": "not known: lengths are in units of the cube"}
