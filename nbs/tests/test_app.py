@@ -307,7 +307,7 @@ def test_it_is_the_same_notebook_in_jupyterlab(photo_notebook, project):
     page, folder = photo_notebook, project/"outputs"/"photo"/"casual"
     upload(page, "letter.jpg", b"Dear Ann, ...")
     wait_for_text(page, "letter.jpg is not a picture that can be read")
-    page.get_by_label("open").select_option("casual")
+    page.get_by_label("open", exact=True).select_option("casual")
     wait_for_text(page, "opening casual: done")
     before, picture, wrist = angles(folder), picture_of(page), body_wrist(folder)
     target = drag(page, "left_wrist", -.06, -.05)
