@@ -84,7 +84,10 @@ def upload(page, name, data):
 
 
 def wait_for_text(page, text, seconds=240):
-    page.wait_for_function("text => document.body.innerText.includes(text)", arg=text, timeout=seconds*SECONDS)
+    try: page.wait_for_function("text => document.body.innerText.includes(text)", arg=text, timeout=seconds*SECONDS)
+    except Exception:
+        if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/failed.png")
+        raise
 
 
 def picture(kind, mode="RGB", size=(80, 80)):
@@ -128,7 +131,7 @@ def test_what_a_person_corrects_is_fitted_saved_and_opened_again(app, begun, pag
     for _ in range(3): page.keyboard.press("Shift+ArrowUp")
     wait_for_text(page, "left wrist moved")
     mark = page.locator("[data-name=right_knee]")
-    mark.scroll_into_view_if_needed()
+    mark.hover()                                # waits until it lies still, and nothing lies over it
     box = mark.bounding_box()
     middle = box["x"] + box["width"]/2, box["y"] + box["height"]/2
     page.mouse.move(*middle)
@@ -164,11 +167,10 @@ def angles(folder):
 def drag(page, name, right, down):
     "Drag a keypoint by a share of the picture; where it was let go, in shares of the picture."
     mark = page.locator(f"[data-name={name}]")
-    mark.scroll_into_view_if_needed()
+    mark.hover()                                # waits until it lies still, and nothing lies over it
     box, frame = mark.bounding_box(), page.locator(".recon-points").bounding_box()
     x, y = box["x"] + box["width"]/2, box["y"] + box["height"]/2
     to = x + right*frame["width"], y + down*frame["height"]
-    page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(*to, steps=5)
     page.mouse.up()

@@ -84,7 +84,7 @@ def blender(tmp_path_factory):
 def reconstruct(folder):
     "The example, rigged in the photo's pose and in a T-pose; the folder's name is whose names the bones get."
     fine = folder.name == "anny"
-    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon_demo"), data_root=str(ROOT/"data"/"examples"),
+    main(Reconstruct(model=str(ROOT/"data"/"models"/"recon"), data_root=str(ROOT/"data"/"examples"),
                      subject="casual", resolution=96 if fine else 48, save_root=str(folder), page=False,
                      texture_faces=20_000 if fine else 4000, rig="still", bones=folder.name, height=HEIGHT,
                      bind_pose="photo,tpose"))

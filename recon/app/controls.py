@@ -218,7 +218,8 @@ POINTS_JS = NODES_JS + DRAW_JS + MOVE_JS + MARKS_JS
 
 # %% ../../nbs/app/controls.ipynb #62a016d5
 POINTS_CSS = """
-.recon-points { width: 100%; max-width: 560px; border: 1px solid #ccc; touch-action: none; display: block; }
+.recon-points { width: 100%; max-width: 560px; border: 1px solid #ccc; touch-action: none; display: block;
+                 box-sizing: border-box; }
 .recon-points [data-name] { cursor: move; }
 .recon-points [data-name] > rect, .recon-points [data-name] > circle { stroke: #fff; stroke-width: 2; }
 .recon-points [data-name]:focus { outline: none; }

@@ -152,7 +152,7 @@ def cost_table(people: list[dict[str, dict]]) -> str:
 def main(cfg: BenchPhoto) -> list[dict]:
     "Make the folders, measure every person, print the table; what was made before is not made again."
     checkpoint, reason = choose_model(cfg.model)
-    print(f"{machine_card()}\nmodel: {checkpoint.path}, step {checkpoint.global_step}, {reason}")
+    print(f"{machine_card()}\nmodel: {checkpoint.folder}, step {checkpoint.global_step:,}, {reason}")
     subjects = DatasetSubjects(ReconDataset(cfg.data_root, 1024, 1, split=cfg.split or None), cfg.view)
     names = subjects.names[:cfg.limit or None]
     write_truth(cfg, subjects, names)
