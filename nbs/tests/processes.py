@@ -1,12 +1,21 @@
 "Processes that tests start: to kill them, or to have a clean one with the large libraries loaded."
+import atexit
 import multiprocessing
 import os
+import runpy
+import subprocess
 import sys
+import tempfile
+import threading
+import types
 from pathlib import Path
 
-# Importing these takes longer than most pages run: pages are forked from a process that has them and nothing of recon.
-LIBRARIES = "torch numpy scipy.spatial matplotlib.pyplot trimesh cv2 h5py PIL.Image plotly.graph_objects " \
-            "ipywidgets torchmetrics tqdm warp anny.models nbdev.test".split()
+ROOT = Path(__file__).resolve().parents[2]
+# Importing these takes longer than most pages and scripts run: they are forked from a process that has them and nothing
+# of recon.
+LIBRARIES = "torch torch._dynamo numpy scipy.spatial matplotlib.pyplot trimesh cv2 h5py PIL.Image " \
+            "plotly.graph_objects ipywidgets torchmetrics tqdm warp anny.models accelerate safetensors.torch tyro " \
+            "skimage.measure yaml nbclient nbformat requests nbdev.test".split()
 
 
 def forked(work) -> int:
@@ -45,12 +54,17 @@ def _run_notebook(notebook: Path, log: Path):
 
 def run_notebook(notebook: Path, log: Path) -> int:
     "Exit code of a page that runs in a process of its own, with one thread."
+    return _exit_code(_run_notebook, notebook, log)
+
+
+def _exit_code(work, *arguments) -> int:
+    "Exit code of `work` in a process of its own, with one thread, in which the libraries are loaded."
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"         # read when the libraries are loaded
     try:
-        process = context.Process(target=_run_notebook, args=(notebook, log))
+        process = context.Process(target=work, args=arguments)
         process.start()
     finally:
         if threads is None:
@@ -59,3 +73,59 @@ def run_notebook(notebook: Path, log: Path) -> int:
             os.environ["OMP_NUM_THREADS"] = threads
     process.join()
     return process.exitcode
+
+
+def run_python(arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
+    """What `subprocess.run([sys.executable, *arguments], capture_output=True, text=True)` returns, without the seconds
+    in which Python loads the libraries."""
+    words = [str(word) for word in arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder)/"out", Path(folder)/"err"]
+        code = _exit_code(_run_python, words, str(cwd or os.getcwd()), dict(env or os.environ), *files)
+        out, err = (file.read_text(errors="replace") for file in files)
+    return subprocess.CompletedProcess(words, code, out, err)
+
+
+def _run_python(words: list, cwd: str, env: dict, out: Path, err: Path):
+    "What a forked process does: as if `python` had been called with these words."
+    for file, stream in (out, 1), (err, 2):
+        with file.open("wb") as opened:
+            os.dup2(opened.fileno(), stream)
+    multiprocessing.set_start_method(None, force=True)   # the system's own, as in a process that nobody forked
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    here = cwd if words[0] in ("-m", "-c") else str(Path(words[0]).resolve().parent)
+    ours = {str(ROOT), str(Path(__file__).parent), ""}
+    given = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [here, *given, *(path for path in sys.path if path not in ours)]
+    assert "recon" not in sys.modules
+    code = _main(words)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _main(words: list) -> int:
+    "Run a module, a program or a file as `__main__`; its exit code."
+    sys.argv = words[1:] if words[0] == "-m" else words
+    try:
+        if words[0] == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(words[1], "<string>", "exec"), vars(sys.modules["__main__"]))
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0

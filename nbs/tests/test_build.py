@@ -12,6 +12,7 @@ import h5py
 import psutil
 import pytest
 from conftest import ROOT
+from processes import run_python
 
 SMALL = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=32, nviews=2, nsamples=500)
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -23,12 +24,8 @@ def command(data, **options):
     return [sys.executable, "-m", "recon.build_dataset", "--data_root", str(data), *words]
 
 
-def run(words):
-    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
-
-
 def build(data, **options):
-    return run(command(data, **options))
+    return run_python(command(data, **options)[1:], ROOT, ENVIRONMENT)
 
 
 def contents(data) -> dict:
@@ -52,7 +49,7 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.campaign)])
 def test_kills_lose_nothing(tmp_path, kills):
-    done = run([sys.executable, ROOT/"nbs"/"tests"/"kills.py", tmp_path, str(kills)])
+    done = run_python([ROOT/"nbs"/"tests"/"kills.py", tmp_path, kills], ROOT, ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-2000:]
     print(done.stdout)
     counted = json.loads(done.stdout)
@@ -175,7 +172,8 @@ stage.cli(sys.argv[1:])
 
 def test_what_fails_is_listed_and_the_rest_is_built(tmp_path):
     "Whatever fails with one subject; the program ends with an error, after all that could be was built."
-    done = run([sys.executable, "-c", FAILING, *command(tmp_path/"people.h5", workers=2)[3:]])
+    words = command(tmp_path/"people.h5", workers=2)[3:]
+    done = run_python(["-c", FAILING, *words], ROOT, ENVIRONMENT)
     assert done.returncode == 1 and "3 subjects could not be built" in done.stderr, done.stderr[-2000:]
     reasons = {
         "0001": "failed: MemoryError: of one subject",

@@ -14,6 +14,7 @@ import pytest
 import trimesh
 from conftest import BIN, ROOT
 from PIL import Image
+from processes import run_python
 
 BUILD = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=64, nviews=4, nsamples=4000)
 TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1,
@@ -51,8 +52,7 @@ def run_demo(folder):
 
 def python(folder, *arguments, cwd=None):
     environment = {**os.environ, "PYTHONPATH": str(folder), "WANDB_MODE": "offline"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd or folder, env=environment, capture_output=True, text=True)
+    return run_python(arguments, cwd or folder, environment)
 
 
 def script(folder, name, *arguments):
@@ -104,7 +104,7 @@ def at_work(folder, demo, stage) -> bool:
     "Whether a stage has begun its work: files of its own, or more processor time than its imports take."
     if TRACES[stage]: return any(folder.glob(TRACES[stage]))
     kernels = psutil.Process(demo.pid).children(recursive=True)
-    return sum(kernel.cpu_times().user for kernel in kernels if kernel.is_running()) > 8
+    return sum(kernel.cpu_times().user for kernel in kernels if kernel.is_running()) > 6
 
 
 def killed_demo(folder, stage, patience=400) -> bool:

@@ -13,6 +13,7 @@ import torch
 import trimesh
 from conftest import ROOT
 from PIL import Image
+from processes import run_python
 
 from recon.body.anny import load_anny
 from recon.body.pose import sample_pose
@@ -240,8 +241,8 @@ def test_an_empty_folder_is_said(tmp_path):
 def test_siths_command_line(tmp_path):
     "`python fit.py -i photos -o out` in recon/; a photo that fails ends with an exit code and one line."
     (tmp_path / "a.jpg").write_text("no photo")
-    command = [sys.executable, "fit.py", "-i", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "512"]
-    done = subprocess.run(command, cwd=ROOT / "recon", capture_output=True, text=True)
+    command = ["fit.py", "-i", tmp_path, "-o", tmp_path / "out", "--size", 512]
+    done = run_python(command, ROOT / "recon")
     assert done.returncode == 1 and "not an image" in done.stderr and "Traceback" not in done.stderr
 
 

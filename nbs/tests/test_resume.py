@@ -9,6 +9,7 @@ import time
 
 import pytest
 from conftest import ROOT
+from processes import run_python
 
 from recon.testing import TINY, make_balls, tiny_trainer
 
@@ -24,12 +25,8 @@ def balls(tmp_path_factory):
 def test_40_steps_with_kills_at_10_random_moments_are_the_same_to_the_last_bit(tmp_path, workers):
     """Weights, moments of the optimiser, schedule, random numbers, logged losses; three of the kills inside the
     writing of a checkpoint. Half a minute each."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "nbs" / "tests" / "training_kills.py", tmp_path, "10", str(workers)],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
+    script = [ROOT / "nbs" / "tests" / "training_kills.py", tmp_path, 10, workers]
+    done = run_python(script, ROOT, ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-2000:]
     print(done.stdout)
     counted = json.loads(done.stdout)

@@ -14,6 +14,7 @@ import torch
 from browser import KERNEL, open_notebook, ours, run_until
 from conftest import BIN, ROOT
 from nbformat.v4 import new_code_cell, new_notebook
+from processes import run_python
 
 TINY = dict(
     preset="demo",
@@ -277,9 +278,7 @@ def test_ctrl_c_in_a_validation_loses_nothing(balls, tmp_path):
     from recon.runs.run import Run
 
     assert not validations(Run(tmp_path / "x")) and Run(tmp_path / "x").lines[-1]["step"] == 6
-    again = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
+    again = run_python(command[1:], ROOT, os.environ | {"PYTHONPATH": str(ROOT)})
     assert again.returncode == 0, again.stderr[-2000:]
     assert [(line["epoch"], line["step"]) for line in validations(Run(tmp_path / "x"))] == [(3, 6), (4, 8)]
     assert [line["step"] for line in Run(tmp_path / "x").lines if "sdf" in line] == list(range(1, 9))
