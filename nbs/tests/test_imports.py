@@ -12,14 +12,17 @@ MODULES = sorted(
     for path in (ROOT/"recon").rglob("*.py") if path.name != "_modidx.py")
 
 # Other people's packages are loaded once; then each module is imported in a process forked from there, where no other
-# module of recon has been.
+# module of recon has been. What Python compiles is kept for the next of them.
 ALONE = """
-import importlib, os, sys, traceback
-for package in ("torch", "trimesh", "h5py", "cv2", "kornia", "warp", "matplotlib.pyplot", "plotly", "ipywidgets",
-                "accelerate", "pydantic", "scipy.spatial", "skimage", "dask", "tyro", "anny"):
+import gc, importlib, os, sys, traceback
+packages, (folder, *modules) = sys.argv[1].split(), sys.argv[2:]
+for package in packages:
     try: importlib.import_module(package)
     except ImportError: pass
-for module in sys.argv[1:]:
+sys.dont_write_bytecode, sys.pycache_prefix = False, folder
+gc.collect()
+gc.freeze()      # or the collection in each process copies what they share
+for module in modules:
     assert not any(name.split(".")[0] == "recon" for name in sys.modules)
     child = os.fork()
     if not child:
@@ -30,6 +33,12 @@ for module in sys.argv[1:]:
         os._exit(0)
     os.waitpid(child, 0)
 """
+LIBRARIES = (
+    "torch trimesh h5py cv2 kornia warp matplotlib.pyplot plotly.graph_objects ipywidgets accelerate pydantic tyro "
+    "scipy.spatial scipy.sparse.linalg scipy.interpolate scipy.ndimage scipy.stats skimage.measure dask anny.models "
+    "fastcore.all filelock zstandard PIL.ImageOps PIL.ImageCms fast_simplification narwhals torchmetrics.functional "
+    "safetensors.torch mapbox_earcut nbformat nbclient IPython.display"
+)
 
 
 def python(code, cwd, *arguments):
@@ -37,7 +46,7 @@ def python(code, cwd, *arguments):
 
 
 def test_every_module_imports_alone(tmp_path):
-    done = python(ALONE, tmp_path, *MODULES)
+    done = python(ALONE, tmp_path, LIBRARIES, str(tmp_path), *MODULES)
     assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
 
 
