@@ -224,6 +224,9 @@ def kinematics(clip, frame):
         ("0 95.0 0 ", "0 inf 0 ", "not finite"),
         ("0 95.0 0 ", "0 9,5 0 ", "damaged"),
         ("0 95.0 0 ", "", "numbers of motion"),
+        ("Frames: 3\nFrame Time: 0.04\n0 95.0 0 ", "Frame Time: 0.04\n", "expected 2.9545"),
+        ("Frame Time: 0.04", "", "no `Frames: ...` and `Frame Time: ...`"),
+        ("Frames: 3", "Frames: 4", "expected 4 frames"),
     ],
 )
 def test_a_broken_file_is_refused_by_name(tmp_path, old, new, message):
@@ -343,8 +346,10 @@ def assert_as_the_file(path, places, to_ours=None, limit=0.1):
     (clip,) = load_clips(path)
     to_ours = np.eye(3) if to_ours is None else to_ours
     order = [list(SKELETON).index(name) for name in written_order()]
+    above = np.zeros((len(clip.joints) - len(order), 3))    # joints above the hips
+    assert len(clip) == len(places)
     for frame in range(len(clip)):
-        angles = limb_angles(clip, places[frame][order], to_ours, frame)
+        angles = limb_angles(clip, np.r_[above, places[frame][order]], to_ours, frame)
         assert max(angles.values()) < limit, angles
 
 
@@ -379,6 +384,24 @@ WRITTEN = {
     "exponents": lambda text: re.sub(r"(?<=\s)(-?\d+\.\d+)(?=\s)", lambda found: f"{float(found[1]):.9e}", text),
     "turns beyond a circle": whole_turns,
     "blanks in names": lambda text: re.sub(r"(ROOT|JOINT) (\w+)", r"\1 My Person_\2", text),
+    "names in quotes": lambda text: re.sub(r"(ROOT|JOINT) (\w+)", r'\1 "\2"', text),
+    "a comment first": lambda text: "# exported by a tool\n" + text,
+    "comments on lines of their own": lambda text: text.replace("JOINT LeftUpLeg", "// left { leg\nJOINT LeftUpLeg"),
+    "comments after numbers": lambda text: re.sub(r"(OFFSET [^\n]*)", r"\1 ; rest", text.replace(" }\n", "\n}\n")),
+    "comments among frames": lambda text: text.replace("Time: 0.04\n", "Time: 0.04\n# frame 0\n"),
+    "no number of frames": lambda text: text.replace("Frames: 3\n", ""),
+    "a number of frames with a point": lambda text: text.replace("Frames: 3", "Frames: 3.0"),
+    "no colons": lambda text: text.replace("Frames:", "Frames").replace("Time:", "Time"),
+    "decimal commas": lambda text: text.replace(".", ","),
+    "commas between numbers": lambda text: re.sub(r"(?m)^(0 95.0 .*)$", lambda row: row[1].replace(" ", ", "), text),
+    "an end of DOS": lambda text: text + "\x1a",
+    "zero bytes at the end": lambda text: text + "\0\0\0",
+    "named ends": lambda text: text.replace("End Site", "End Site the tip"),
+    "ends in one word": lambda text: text.replace("End Site", "EndSite"),
+    "ends with channels": lambda text: text.replace("{ OFFSET 1.0 0 0 }", "{ OFFSET 1 0 0 CHANNELS 0 }"),
+    "a root above the hips": lambda text: (
+        text.replace("ROOT Hips", "ROOT Armature { OFFSET 0 0 0 CHANNELS 0 JOINT Hips").replace("MOTION", "}\nMOTION")
+    ),
 }
 
 
@@ -389,9 +412,10 @@ def test_a_file_however_it_is_written(tmp_path, change):
     assert_as_the_file(tmp_path / "clip.bvh", places)
 
 
-def test_text_of_utf_16(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_text_of_every_encoding(tmp_path, encoding):
     text, places = random_clip(1)
-    (tmp_path / "clip.bvh").write_bytes(text.encode("utf-16"))
+    (tmp_path / "clip.bvh").write_bytes(text.encode(encoding))
     assert_as_the_file(tmp_path / "clip.bvh", places)
 
 

@@ -79,13 +79,16 @@ class _Hierarchy:
         if not self.open and self.joints: raise ValueError("a second ROOT; expected one skeleton a file")
         if len(self.joints) >= LARGEST["joints"]: raise ValueError(f"more than {LARGEST['joints']} joints")
         parent = self.open[-1] if self.open else -1
-        self.joints.append(Joint(" ".join(self.words[self.at + 1:end]), parent, np.zeros(3)))
+        name = " ".join(self.words[self.at + 1:end]).strip("\"'")
+        self.joints.append(Joint(name, parent, np.zeros(3)))
         self.at = end
 
     def end(self):
-        "End Site: the tip of the last joint."
+        "End Site, perhaps with a name, up to its brace: the tip of the last joint."
+        brace = self.words.index("{", self.at)
+        if brace > self.at + 8: raise ValueError("an End Site without a brace")
         self.in_end = True
-        self.at += 2
+        self.at = brace
 
     def opened(self):
         self.open.append(len(self.joints) - 1)
@@ -106,18 +109,19 @@ class _Body(_Hierarchy):
         self.at += 4
 
     def channels(self):
-        joint = self.joints[-1]
-        joint.channels = _read_channels(self.words, self.at + 1)
-        joint.column = self.columns
-        self.columns += len(joint.channels)
-        self.at += 2 + len(joint.channels)
+        names = _read_channels(self.words, self.at + 1)
+        if not self.in_end:       # a tip that turns moves nothing
+            self.joints[-1].channels = names
+            self.joints[-1].column = self.columns
+        self.columns += len(names)
+        self.at += 2 + len(names)
 
 # %% ../../nbs/body/bvh.ipynb #7b7117c9
 def _read_joints(words: list[str]) -> tuple[list[Joint], int]:
     "The joints of a hierarchy and the number of their channels; ValueError or IndexError."
     reader = _Body(words)
-    steps = {"ROOT": reader.joint, "JOINT": reader.joint, "END": reader.end, "{": reader.opened, "}": reader.closed,
-             "OFFSET": reader.offset, "CHANNELS": reader.channels}
+    steps = {"ROOT": reader.joint, "JOINT": reader.joint, "END": reader.end, "ENDSITE": reader.end, "{": reader.opened,
+             "}": reader.closed, "OFFSET": reader.offset, "CHANNELS": reader.channels}
     while reader.at < len(words):
         word = words[reader.at]
         if word.upper() not in steps:
@@ -126,17 +130,36 @@ def _read_joints(words: list[str]) -> tuple[list[Joint], int]:
     if reader.open: raise ValueError(f"{len(reader.open)} braces of the hierarchy are not closed")
     return reader.joints, reader.columns
 
-_MOTION = re.compile(r"(?<!\S)MOTION\s+Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", re.I)
+# %% ../../nbs/body/bvh.ipynb #bdca8cb4
+_COMMENT = re.compile(r"(?<!\S)(#|//|;)[^\r\n]*")
+_DECIMAL_COMMA = re.compile(r"(?<!\S)([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)(?!\S)")
+_DECIMAL_POINT = re.compile(r"(?<!\S)[-+]?\d*\.\d")   # not that of a name, such as spine.001
+
+def _decode(data: bytes) -> str:
+    "Text of a file in UTF-8 or UTF-16, without comments, and with points in its numbers."
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"): encoding = "utf-16"
+    elif data[1:2] == b"\0": encoding = "utf-16-le"
+    elif data[:1] == b"\0": encoding = "utf-16-be"
+    else: encoding = "utf-8-sig"
+    text = _COMMENT.sub("", data.decode(encoding, errors="replace").rstrip("\0\x1a \t\r\n"))
+    if "," not in text: return text
+    text = re.sub(r",(?=\s)", " ", text)
+    return text if _DECIMAL_POINT.search(text) else _DECIMAL_COMMA.sub(r"\1.\2", text)
+
+# %% ../../nbs/body/bvh.ipynb #d01b8087
+_MOTION = re.compile(r"(?<=[\s}])MOTION(?=\s+Frame)", re.I)
+_FRAMES = re.compile(r"\s*(?:Frames\s*:?\s*(\S+)\s+)?Frame\s*Time\s*:?\s*(\S+)", re.I)
 
 def _read_motion(text: str, columns: int) -> tuple[np.ndarray, float]:
-    "Channels (T,C) of the frames, and the time of one in seconds; ValueError."
-    header = _MOTION.search(text)
-    if not header: raise ValueError("no `MOTION Frames: ... Frame Time: ...`")
-    frames, frame_time = int(header[1]), float(header[2])
+    "Channels (T,C) of the frames, and the time of one in seconds, from what follows MOTION; ValueError."
+    header = _FRAMES.match(text)
+    if not header: raise ValueError("no `Frames: ...` and `Frame Time: ...` after MOTION")
     words = text[header.end():].split()
-    if not 1 <= frames <= LARGEST["frames"] or len(words) != frames*columns:
-        raise ValueError(f"{len(words)} numbers of motion; expected {frames} frames of {columns} channels")
-    motion = np.array(words, float).reshape(frames, columns)
+    frames = float(header[1]) if header[1] else len(words)/max(columns, 1)
+    frame_time = float(header[2])
+    if not 1 <= frames <= LARGEST["frames"] or frames % 1 or len(words) != frames*columns:
+        raise ValueError(f"{len(words)} numbers of motion; expected {frames:.15g} frames of {columns} channels")
+    motion = np.array(words, float).reshape(int(frames), columns)
     broken = ~np.isfinite(motion).all(1)
     if broken.any(): raise ValueError(f"frame {int(broken.argmax())} has a number that is not finite")
     return motion, frame_time
@@ -148,16 +171,15 @@ def read_bvh(path) -> Clip:
     size = path.stat().st_size
     if size > LARGEST["bytes"]:
         raise ValueError(f"{path}: {size >> 20} MB; expected a BVH file of at most {LARGEST['bytes'] >> 20} MB")
-    data = path.read_bytes()
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    text = data.decode(encoding, errors="replace")
-    words = _MOTION.split(text, 1)[0].replace("{", " { ").replace("}", " } ").split()
+    hierarchy, *motion = _MOTION.split(_decode(path.read_bytes()), maxsplit=1)
+    words = hierarchy.replace("{", " { ").replace("}", " } ").split()
     if [word.upper() for word in words[:2]] != ["HIERARCHY", "ROOT"]:
         first = " ".join(words[:2])
         raise ValueError(f"{path}: begins with {first!r:.60}; expected a BVH file, which begins with HIERARCHY ROOT")
     try:
         joints, columns = _read_joints(words)
-        motion, frame_time = _read_motion(text, columns)
+        if not motion: raise ValueError("no `MOTION Frames: ... Frame Time: ...`")
+        motion, frame_time = _read_motion(motion[0], columns)
     except (IndexError, ValueError) as error:
         raise ValueError(f"{path}: damaged BVH file ({error}); export it again") from error
     return Clip(path, joints, motion, frame_time)
