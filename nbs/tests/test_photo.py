@@ -228,6 +228,107 @@ def test_coco_and_openpose_agree(tmp_path):
     assert np.allclose(read.body[BODY_25.index("left_wrist"), :2], coco[9, :2])
 
 
+RNG = np.random.default_rng(1)
+COCO = np.c_[RNG.uniform(100, 900, (17, 2)), RNG.uniform(0.5, 1, 17)].round(3)
+OPENPOSE = np.c_[RNG.uniform(100, 900, (25, 2)), RNG.uniform(0.5, 1, 25)].round(3)
+INSTANCE = dict(keypoints=COCO[:, :2].tolist(), keypoint_scores=COCO[:, 2].tolist(), bbox=[[1, 2, 3, 4]])
+NAMED = [dict(x=x, y=y, score=c, name="part") for x, y, c in COCO]
+AXES = dict(zip(("x", "y", "visible"), COCO.T.tolist()))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dict(meta_info={}, instance_info=[dict(frame_id=1, instances=[INSTANCE])]),
+        dict(instance_info=[INSTANCE]),
+        dict(predictions=[[INSTANCE]]),
+        [[INSTANCE]],
+        [dict(image_id="a.jpg", category_id=1, keypoints=COCO.ravel().tolist(), score=2.9)],
+        [dict(keypoints=[]), dict(keypoints=COCO.ravel().tolist())],
+        [dict(keypoints=NAMED, score=0.9)],
+        [dict(name="person", box=dict(x1=1), keypoints=AXES)],
+        dict(keypoints=[str(number) for number in COCO.ravel()]),
+    ],
+)
+def test_people_of_cocos_kind_are_found_wherever_they_are_nested(tmp_path, content):
+    "MMPose's frames and instances, results of detectors, MoveNet's and Ultralytics' points by name."
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (person,) = read_keypoints(tmp_path / "a.json")
+    assert np.allclose(person.body[BODY_25.index("left_wrist")], COCO[9])
+    assert np.allclose(person.body[BODY_25.index("right_ankle")], COCO[16])
+
+
+def test_halpe_and_the_official_file_of_whole_bodies_have_feet(tmp_path):
+    halpe = np.c_[RNG.uniform(100, 900, (26, 2)), np.ones(26)]
+    (tmp_path / "a.json").write_text(json.dumps([dict(keypoints=halpe.tolist())]))
+    (person,) = read_keypoints(tmp_path / "a.json")
+    rows = dict(left_big_toe=20, right_big_toe=21, left_small_toe=22, right_small_toe=23, left_heel=24, right_heel=25)
+    for name, row in rows.items():
+        assert np.allclose(person.body[BODY_25.index(name)], halpe[row]), name
+    parts = dict(keypoints=17, foot_kpts=6, face_kpts=68, lefthand_kpts=21, righthand_kpts=21)
+    parts = {name: np.c_[RNG.uniform(100, 900, (count, 2)), np.full(count, 2)] for name, count in parts.items()}
+    record = {name: rows.ravel().tolist() for name, rows in parts.items()}
+    (tmp_path / "b.json").write_text(json.dumps(dict(annotations=[record])))
+    (person,) = read_keypoints(tmp_path / "b.json")
+    assert np.allclose(person.body[BODY_25.index("left_heel"), :2], parts["foot_kpts"][2, :2])
+    assert np.allclose(person.right_hand[:, :2], parts["righthand_kpts"][:, :2]) and person.body[:, 2].max() == 1
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), float("inf"), "NaN"])
+def test_points_that_are_not_there_are_unknown(tmp_path, unknown):
+    numbers = OPENPOSE.ravel().tolist()
+    numbers[3:6] = [unknown] * 3
+    numbers[8] = unknown
+    people = [dict(pose_keypoints_2d=[]), dict(pose_keypoints_2d=numbers), dict(pose_keypoints_2d=[0] * 75)]
+    (tmp_path / "a.json").write_text(json.dumps(dict(people=people)))
+    (person,) = read_keypoints(tmp_path / "a.json")
+    assert np.array_equal(person.body[1:3], np.zeros((2, 3)))
+    assert np.allclose(np.delete(person.body, [1, 2], 0), np.delete(OPENPOSE, [1, 2], 0))
+
+
+@pytest.mark.parametrize("key", ["pose_keypoints_2d", "pose_keypoints"])
+def test_openposes_eighteen_points(tmp_path, key):
+    "Its COCO model has no mid-hip and no feet; AlphaPose writes it a picture, older files without `_2d`."
+    points = np.delete(OPENPOSE, [8, *range(19, 25)], 0)
+    content = {"a.jpg": dict(version="AlphaPose", people=[{key: points.ravel().tolist()}])}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (person,) = read_keypoints(tmp_path / "a.json")
+    expected = OPENPOSE.copy()
+    expected[8] = [*OPENPOSE[[9, 12], :2].mean(0), OPENPOSE[[9, 12], 2].min()]
+    expected[19:] = 0
+    assert np.allclose(person.body, expected)
+
+
+LANDMARKS = [dict(x=0.1 + 0.02 * k, y=0.9 - 0.01 * k, z=0.0, visibility=0.9) for k in range(33)]
+
+
+@pytest.mark.parametrize(
+    "content,reason",
+    [
+        (LANDMARKS, "shares of the image's size; expected pixels"),
+        (dict(pose_landmarks=[LANDMARKS]), "shares of the image's size; expected pixels"),
+        (dict(keypoints=[[p["x"], p["y"], 0, 0.9] for p in LANDMARKS]), "expected pixels"),
+        ([dict(image_id=k, keypoints=COCO.ravel().tolist()) for k in (1, 2)], "people of 2 images"),
+        (dict(people=[dict(pose_keypoints_2d=[0] * 75)]), "no point of a body is known"),
+        (dict(people=[dict(face_keypoints_2d=[5] * 210)]), "no point of a body is known"),
+        (dict(people=[dict(pose_keypoints_2d=[], pose_keypoints_3d=[1] * 100)]), "no point of a body is known"),
+        ([dict(keypoints=[1] * 50)], "keypoints holds 50 numbers"),
+    ],
+)
+def test_keypoints_that_mean_no_points_of_one_photo_are_refused(tmp_path, content, reason):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=reason) as refused:
+        read_keypoints(tmp_path / "a.json")
+    assert "\n" not in str(refused.value) and "a.json" in str(refused.value)
+
+
+def test_landmarks_in_pixels_are_read(tmp_path):
+    pixels = [p | dict(x=1000 * p["x"], y=1000 * p["y"]) for p in LANDMARKS]
+    (tmp_path / "a.json").write_text(json.dumps(dict(poseLandmarks=pixels)))
+    (person,) = read_keypoints(tmp_path / "a.json")
+    assert np.allclose(person.body[BODY_25.index("left_wrist")], [pixels[15]["x"], pixels[15]["y"], 0.9])
+
+
 def test_keypoints_of_another_photo_are_refused(tmp_path):
     strange = no_keypoints()
     strange.body[:] = [5000, 5000, 1]
