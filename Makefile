@@ -70,6 +70,7 @@ bench-back: $(READY)
 	@$(BIN)/python -m recon.tools.bench_back
 
 bench-photo: $(READY)
+	@$(BIN)/python -m recon.photo.weights
 	@$(BIN)/python -m recon.tools.bench_photo
 
 profile: $(READY)

@@ -344,3 +344,26 @@ def test_missing_weights_say_what_to_type(monkeypatch):
     mediapipe.network.cache_clear()
     with pytest.raises(FileNotFoundError, match="make photo"):
         mediapipe.network("pose_detection")
+
+
+@needs_networks
+def test_what_a_photo_costs_is_measured_step_by_step(tmp_path, capsys):
+    "One person, from the true body down to the picture alone; a second run makes nothing again."
+    from recon.build_dataset import BuildDataset
+    from recon.build_dataset import main as build
+    from recon.tools.bench_photo import GIVEN, PHOTO, BenchPhoto, main
+
+    data, root = tmp_path/"people.h5", tmp_path/"bench"
+    build(BuildDataset(data_root=str(data), num_people=1, num_test=1, seed=5005, size=512, nviews=2, nsamples=2000,
+                       workers=1))
+    bench = BenchPhoto(data_root=str(data), save_root=str(root), resolution=64)
+    [person] = main(bench)
+    fitted, painted = [*root.glob("*/fit/*.json")], [*root.glob("*/back_images/*_000.png")]
+    assert {path.relative_to(root).parts[0] for path in fitted} == {"body", "photo"}
+    assert {path.relative_to(root).parts[0] for path in painted} == {"back", "photo"}
+    made = {path: path.stat().st_mtime_ns for path in fitted + painted}
+    assert 0 < person[GIVEN]["p2s"] < person[PHOTO]["p2s"] < person["bare body, fitted"]["p2s"] < 60
+    assert json.loads((root/"numbers.json").read_text()).popitem()[1] == person
+    assert main(bench) == [person]
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert f"| {PHOTO} − {GIVEN} |" in capsys.readouterr().out
