@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from processes import run_python
 
 TINY = dict(
     nrm_channels=8,
@@ -116,18 +117,10 @@ def trained(people):
             for step in (1, 2, 3)
             if way == "whole" or (way, step) in CASES
         ]
-        launcher = (
-            []
-            if processes == 1
-            else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        )
-        done = subprocess.run(
-            [sys.executable, *launcher, __file__, json.dumps(jobs)],
-            env=surroundings(),
-            capture_output=True,
-            text=True,
-            cwd=ROOT / "nbs" / "tests",
-        )
+        script = [__file__, json.dumps(jobs)]
+        if processes > 1:
+            script = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, *script]
+        done = run_python(script, ROOT / "nbs" / "tests", surroundings())
         assert done.returncode == 0, done.stderr[-3000:]
     return people
 
