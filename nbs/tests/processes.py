@@ -3,6 +3,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,11 +55,13 @@ def _run_notebook(notebook: Path, log: Path):
 
 def run_notebook(notebook: Path, log: Path) -> int:
     "Exit code of a page that runs in a process of its own, with one thread."
-    return _exit_code(_run_notebook, notebook, log)
+    process = _start(_run_notebook, notebook, log)
+    process.join()
+    return process.exitcode
 
 
-def _exit_code(work, *arguments) -> int:
-    "Exit code of `work` in a process of its own, with one thread, in which the libraries are loaded."
+def _start(work, *arguments):
+    "A process of its own, with one thread, in which the libraries are loaded."
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     threads = os.environ.get("OMP_NUM_THREADS")
@@ -71,19 +74,40 @@ def _exit_code(work, *arguments) -> int:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = threads
-    process.join()
-    return process.exitcode
+    return process
+
+
+class Python:
+    """As `subprocess.Popen([sys.executable, *arguments], start_new_session=True)` with pipes for text, without the
+    seconds in which Python loads the libraries. It hears Ctrl-C even where the tests do not."""
+
+    def __init__(self, arguments, cwd=None, env=None):
+        self.args = [str(word) for word in arguments]
+        self.folder = tempfile.TemporaryDirectory()
+        self.files = [Path(self.folder.name)/name for name in ("out", "err")]
+        self.process = _start(_run_python, self.args, str(cwd or os.getcwd()), dict(env or os.environ), *self.files)
+        self.pid, self.kill = self.process.pid, self.process.kill
+
+    @property
+    def returncode(self) -> int: return self.process.exitcode
+
+    def poll(self) -> int: return self.process.exitcode
+
+    def wait(self, timeout=None) -> int:
+        self.process.join(timeout)
+        if self.returncode is None: raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def communicate(self, timeout=None) -> tuple[str, str]:
+        self.wait(timeout)
+        return tuple(file.read_text(errors="replace") if file.exists() else "" for file in self.files)
 
 
 def run_python(arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
-    """What `subprocess.run([sys.executable, *arguments], capture_output=True, text=True)` returns, without the seconds
-    in which Python loads the libraries."""
-    words = [str(word) for word in arguments]
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder)/"out", Path(folder)/"err"]
-        code = _exit_code(_run_python, words, str(cwd or os.getcwd()), dict(env or os.environ), *files)
-        out, err = (file.read_text(errors="replace") for file in files)
-    return subprocess.CompletedProcess(words, code, out, err)
+    "What `subprocess.run([sys.executable, *arguments], capture_output=True, text=True)` returns, sooner."
+    process = Python(arguments, cwd, env)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def _run_python(words: list, cwd: str, env: dict, out: Path, err: Path):
@@ -91,6 +115,8 @@ def _run_python(words: list, cwd: str, env: dict, out: Path, err: Path):
     for file, stream in (out, 1), (err, 2):
         with file.open("wb") as opened:
             os.dup2(opened.fileno(), stream)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     multiprocessing.set_start_method(None, force=True)   # the system's own, as in a process that nobody forked
     os.chdir(cwd)
     os.environ.clear()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,20 +11,19 @@ import h5py
 import psutil
 import pytest
 from conftest import ROOT
-from processes import run_python
+from processes import Python, run_python
 
 SMALL = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=32, nviews=2, nsamples=500)
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-PIPES = dict(env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def command(data, **options):
     words = [word for name, value in (SMALL | options).items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "recon.build_dataset", "--data_root", str(data), *words]
+    return ["-m", "recon.build_dataset", "--data_root", str(data), *words]
 
 
 def build(data, **options):
-    return run_python(command(data, **options)[1:], ROOT, ENVIRONMENT)
+    return run_python(command(data, **options), ROOT, ENVIRONMENT)
 
 
 def contents(data) -> dict:
@@ -75,7 +73,7 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(expected, tmp_path):
 
     data = tmp_path/"people.h5"
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
-        builder = subprocess.Popen(command(data, scheduler=cluster.scheduler_address), **PIPES)
+        builder = Python(command(data, scheduler=cluster.scheduler_address), ROOT, ENVIRONMENT)
         wait_for_a_subject(builder, data)
         victim = next(iter(cluster.workers.values())).process.process.pid
         os.kill(victim, signal.SIGKILL)
@@ -100,15 +98,9 @@ def test_finished_subjects_stay_and_a_flipped_bit_is_mended(expected):
     assert not list(files[0].parent.glob(".*.part*"))
 
 
-def hear_ctrl_c():
-    "Hear Ctrl-C even where the tests, as any background job of a shell, do not."
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def started(data, **options):
     "A build that has finished its first subject, and its processes."
-    words = command(data, workers=2, num_people=40, **options)
-    builder = subprocess.Popen(words, start_new_session=True, preexec_fn=hear_ctrl_c, **PIPES)
+    builder = Python(command(data, workers=2, num_people=40, **options), ROOT, ENVIRONMENT)
     wait_for_a_subject(builder, data)
     return builder, psutil.Process(builder.pid).children(recursive=True)
 
@@ -172,7 +164,7 @@ stage.cli(sys.argv[1:])
 
 def test_what_fails_is_listed_and_the_rest_is_built(tmp_path):
     "Whatever fails with one subject; the program ends with an error, after all that could be was built."
-    words = command(tmp_path/"people.h5", workers=2)[3:]
+    words = command(tmp_path/"people.h5", workers=2)[2:]
     done = run_python(["-c", FAILING, *words], ROOT, ENVIRONMENT)
     assert done.returncode == 1 and "3 subjects could not be built" in done.stderr, done.stderr[-2000:]
     reasons = {

@@ -13,7 +13,7 @@ import torch
 import trimesh
 from conftest import ROOT
 from PIL import Image
-from processes import run_python
+from processes import Python, run_python
 
 from recon.body.anny import load_anny
 from recon.body.pose import sample_pose
@@ -249,8 +249,7 @@ def test_siths_command_line(tmp_path):
 def test_a_killed_folder_goes_on(tmp_path):
     "Killed once the first person is there: the next run makes the second and leaves the first as it is."
     photos, out = photo_folder(tmp_path / "photos"), tmp_path / "out"
-    command = [sys.executable, "-m", "recon.fit", "--photos", str(photos), "--data_root", str(out)]
-    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = Python(["-m", "recon.fit", "--photos", photos, "--data_root", out], ROOT)
     while not (out / "fit" / "photos.json").exists():
         assert running.poll() is None, "it ended before the first person was there"
         time.sleep(0.02)
