@@ -93,6 +93,8 @@ class Python:
 
     def poll(self) -> int: return self.process.exitcode
 
+    def send_signal(self, number): os.kill(self.pid, number)
+
     def wait(self, timeout=None) -> int:
         self.process.join(timeout)
         if self.returncode is None: raise subprocess.TimeoutExpired(self.args, timeout)

@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from conftest import ROOT
-from processes import run_python
+from processes import Python, run_python
 
 from recon.testing import TINY, make_balls, tiny_trainer
 
@@ -53,21 +51,9 @@ def wait_for(run, count, alive):
 
 
 def test_ctrl_c_ends_a_script_after_its_step_and_the_same_command_goes_on(balls, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "recon.train_normal",
-        *words(TINY | dict(data_root=balls, save_root=tmp_path, epochs=400)),
-    ]
-
-    def open_shell():
-        return signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # the tests may run in the background, where Ctrl-C is not heard
-
-    process = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=open_shell
-    )
+    options = TINY | dict(data_root=balls, save_root=tmp_path, epochs=400)
+    command = ["-m", "recon.train_normal", *words(options)]
+    process = Python(command, ROOT, ENVIRONMENT)
     run = tmp_path / "01_train_normal"
     wait_for(run, 2, lambda: process.poll() is None)
     process.send_signal(signal.SIGINT)
@@ -79,9 +65,7 @@ def test_ctrl_c_ends_a_script_after_its_step_and_the_same_command_goes_on(balls,
     assert [path.name for path in (run / "checkpoints").glob("0*")] == [
         f"{step:07d}"
     ] and f"Stopped after step {step} of 800" in said
-    again = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=open_shell
-    )
+    again = Python(command, ROOT, ENVIRONMENT)
     wait_for(run, step + 2, lambda: again.poll() is None)
     again.send_signal(signal.SIGINT)
     said, errors = again.communicate(timeout=60)
