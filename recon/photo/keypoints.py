@@ -98,7 +98,7 @@ def person_keypoints(person: Person) -> Keypoints:
         found.face = np.c_[np.vstack([outline, pupils]), np.full(70, person.face.presence)]
     return found
 
-# %% ../../nbs/photo/keypoints.ipynb #e2e993d6
+# %% ../../nbs/photo/keypoints.ipynb #e0c1963d
 def known_only(
     values: np.ndarray,   # (N,3), or its 3N numbers in a row
     what: str = "a list of points",
@@ -132,7 +132,7 @@ def write_keypoints(path: Path, people: list[Keypoints]):
     "Write an OpenPose file."
     Path(path).write_text(json.dumps(dict(version=1.3, people=[to_openpose(one) for one in people])))
 
-# %% ../../nbs/photo/keypoints.ipynb #cff8fc44
+# %% ../../nbs/photo/keypoints.ipynb #f37201c2
 _BODY_18 = [*range(8), None, *range(8, 18), *[None]*6]    # OpenPose's COCO model: BODY_25 without mid-hip and feet
 
 def _from_18(values: np.ndarray) -> np.ndarray:
@@ -207,15 +207,15 @@ def _records(data) -> list:
 
 def _is_empty(data: dict) -> bool: return any(name in data for name in _NESTS)
 
-# %% ../../nbs/photo/keypoints.ipynb #fc238aea
+# %% ../../nbs/photo/keypoints.ipynb #2e55a883
 def _one_image(records: list, path: Path):
     "ValueError for people of several images."
     images = {str(record["image_id"]) for record in records if isinstance(record, dict) and "image_id" in record}
     if len(images) > 1:
-        raise ValueError(f"{path}: people of {len(images)} images ({', '.join(sorted(images)[:3])} ...); expected those "
-                         "of one photo. Write a file for each image")
+        raise ValueError(f"{path}: people of {len(images)} images ({', '.join(sorted(images)[:3])} ...); expected "
+                         "those of one photo. Write a file for each image")
 
-# %% ../../nbs/photo/keypoints.ipynb #6f54cf71
+# %% ../../nbs/photo/keypoints.ipynb #fd000324
 def _point_rows(record: dict) -> np.ndarray:
     "Rows (N,3) of a record's `keypoints`, of any writing: lists, dictionaries, scores beside them."
     points, scores = record["keypoints"], record.get("keypoint_scores")
@@ -230,7 +230,7 @@ def _point_rows(record: dict) -> np.ndarray:
         points = np.c_[points, np.ones(len(points)) if scores is None else np.array(scores, float).reshape(-1)]
     return points
 
-# %% ../../nbs/photo/keypoints.ipynb #4777cc56
+# %% ../../nbs/photo/keypoints.ipynb #c33a0a71
 _WHOLE_BODY = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")   # of COCO-WholeBody's file
 
 def _person(record, path: Path) -> Keypoints | None:

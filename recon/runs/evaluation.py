@@ -243,16 +243,21 @@ def known_clothing(config: dict) -> float | None: # `config` of the training run
         print(f"no inflated body, as the training subjects are not there: {reason}")
 
 # %% ../../nbs/runs/evaluation.ipynb #1cfd911e
-def example_pair(subdivisions: int = 2) -> Pair:
+def example_pair(
+    subdivisions: int = 2,
+    posed: Tensor = None,   # (13380,3) body vertices; default: an average adult at rest
+    waves: float = 60.,     # a metre, times 2 pi
+) -> Pair:
     "A body in wavy clothes, and a reconstruction that misses the waves; 4**`subdivisions` as many faces as the body."
     body = anny_body()
-    corners = body.canonical.amax(0), body.canonical.amin(0)
-    vertices = (body.canonical - sum(corners)/2)*(1.9/(corners[0] - corners[1]).max())
+    if posed is None: posed = body.canonical
+    corners = posed.amax(0), posed.amin(0)
+    vertices = (posed - sum(corners)/2)*(1.9/(corners[0] - corners[1]).max())
     bare = trimesh.Trimesh(vertices.numpy(), body.faces.numpy(), process=False)
     fine = bare
     for _ in range(subdivisions): fine = fine.subdivide()
-    waves = np.sin(60*fine.vertices[:, 1:2])
-    scan = trimesh.Trimesh(fine.vertices + .01*(1 + waves)*fine.vertex_normals, fine.faces, process=False)
+    ripples = np.sin(waves*fine.vertices[:, 1:2])
+    scan = trimesh.Trimesh(fine.vertices + .01*(1 + ripples)*fine.vertex_normals, fine.faces, process=False)
     mesh = trimesh.Trimesh(fine.vertices + .012*fine.vertex_normals, fine.faces, process=False)
     mask = SampledSurface(scan).outline(0, 512)[None].float()
     return Pair("example", "", dict(front_mask=mask), None, mesh, scan, bare)
