@@ -9,7 +9,9 @@ import sys
 import tempfile
 import threading
 import types
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 # Importing these takes longer than most pages and scripts run: they are forked from a process that has them and nothing
@@ -60,20 +62,18 @@ def run_notebook(notebook: Path, log: Path) -> int:
     return process.exitcode
 
 
+# A server of our own: that of the product's pools, which they start in this process, has recon loaded.
+SERVER = forkserver.ForkServer()
+SERVER.set_forkserver_preload(LIBRARIES)
+OURS = dict(connect_to_new_process=SERVER.connect_to_new_process, get_inherited_fds=SERVER.get_inherited_fds)
+
+
 def _start(work, *arguments):
-    "A process of its own, with one thread, in which the libraries are loaded."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"         # read when the libraries are loaded
-    try:
-        process = context.Process(target=work, args=arguments)
+    "A process of its own, with one thread, in which the libraries are loaded and nothing of recon."
+    process = multiprocessing.get_context("forkserver").Process(target=work, args=arguments)
+    one_thread = dict(OMP_NUM_THREADS="1")              # read when the libraries are loaded
+    with mock.patch.multiple(forkserver, **OURS), mock.patch.dict(os.environ, one_thread):
         process.start()
-    finally:
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
     return process
 
 
@@ -127,7 +127,7 @@ def _run_python(words: list, cwd: str, env: dict, out: Path, err: Path):
     ours = {str(ROOT), str(Path(__file__).parent), ""}
     given = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [here, *given, *(path for path in sys.path if path not in ours)]
-    assert "recon" not in sys.modules
+    assert "recon" not in sys.modules, "another server forked this"
     code = _main(words)
     threading._shutdown()
     atexit._run_exitfuncs()
