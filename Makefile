@@ -5,6 +5,7 @@ READY  := $(VENV)/.installed
 PINS   := .ci/constraints.txt
 TORCH  := $(shell grep '^torch==' $(PINS))
 PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
+HAVE_VOILA = $(BIN)/python -c 'import voila' 2>/dev/null || $(PIP) -c $(PINS) -e '.[app]' || $(PIP) -e '.[app]'
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
@@ -39,6 +40,7 @@ results: $(READY)
 	@$(BIN)/python -m recon.tools.demo results
 
 test: $(READY)
+	@$(HAVE_VOILA) || echo "The tests of the page are left out: Voila cannot be installed."
 	@$(BIN)/pytest nbs/tests -n $(WORKERS) --dist loadfile
 
 fuzz: $(READY)
@@ -57,7 +59,7 @@ photo: $(READY)
 	@$(BIN)/python -m recon.photo.weights
 
 app: $(READY)
-	@$(BIN)/python -c 'import voila' 2>/dev/null || $(PIP) -c $(PINS) -e '.[app]' || $(PIP) -e '.[app]'
+	@$(HAVE_VOILA)
 	@$(BIN)/python -m recon.app.serve $(OPTIONS)
 
 bench: $(READY)
