@@ -92,7 +92,7 @@ def companions(cfg: Fit, photo: Path) -> dict[str, Path | None]:
     return files
 
 # %% ../nbs/03_fit.ipynb #d934a5f9
-VERSION = 3   # of what a fit is; raised when fits change
+VERSION = 4   # of what a fit is; raised when fits change
 
 def build_key(cfg: Fit, photo: Path, given: dict) -> str:
     "A digest of everything that a photo's fit depends on."

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHANK_BIAS', 'FOOT_BIAS', 'NOSE_BIAS', 'SHAPE_SPREAD', 'PITCH', 'DISTANCE', 'SKIN', 'POINT_SIGMA', 'PLACE_SIGMA',
-           'POINT_WEIGHTS', 'BONES', 'BONE_WEIGHTS', 'HINT_SIGMA', 'POSE_WEIGHT', 'SHAPE_SIGMA', 'HIDDEN', 'CUPSIZE',
-           'SOLES', 'SOLE_SIGMA', 'SOLE_REACH', 'LEAN_SIGMA', 'LEAN_REACH', 'RATES', 'LIMB_ENDS', 'LOOSE', 'STEPS',
-           'PARTS', 'SWAPS', 'LIMB_JOINTS', 'Evidence', 'correct_landmarks', 'make_evidence', 'Hypotheses', 'align_to',
-           'make_hypotheses', 'lifted_starts', 'mean_starts', 'find_starts', 'robust', 'point_term', 'hand_term',
-           'hint_term', 'Outline', 'make_outline', 'outside_term', 'cover_term', 'prior_term', 'stand_term',
-           'pitch_term', 'Given', 'given_term', 'energy', 'refine', 'PhotoFit', 'body_mask', 'mask_agreement',
-           'tightness', 'set_height', 'known_start', 'know', 'known_values', 'fit_photo', 'finish', 'torso_length',
-           'residuals', 'uncertainty', 'Score', 'score_warnings', 'score_fit', 'to_dict', 'from_dict', 'Correction',
-           'check_correction', 'corrected', 'limb_candidates', 'join', 'mend']
+           'POINT_WEIGHTS', 'BONES', 'BONE_WEIGHTS', 'HINT_SIGMA', 'POSE_WEIGHT', 'MASKED_POSE_WEIGHT', 'SHAPE_SIGMA',
+           'HIDDEN', 'CUPSIZE', 'SOLES', 'SOLE_SIGMA', 'SOLE_REACH', 'LEAN_SIGMA', 'LEAN_REACH', 'RATES', 'LIMB_ENDS',
+           'LOOSE', 'STEPS', 'PARTS', 'SWAPS', 'LIMB_JOINTS', 'Evidence', 'correct_landmarks', 'make_evidence',
+           'Hypotheses', 'align_to', 'make_hypotheses', 'lifted_starts', 'mean_starts', 'find_starts', 'robust',
+           'point_term', 'hand_term', 'hint_term', 'Outline', 'make_outline', 'outside_term', 'cover_term',
+           'prior_term', 'stand_term', 'pitch_term', 'Given', 'given_term', 'energy', 'refine', 'PhotoFit', 'body_mask',
+           'mask_agreement', 'tightness', 'set_height', 'known_start', 'know', 'known_values', 'fit_photo', 'finish',
+           'torso_length', 'residuals', 'uncertainty', 'Score', 'score_warnings', 'score_fit', 'to_dict', 'from_dict',
+           'Correction', 'check_correction', 'corrected', 'limb_candidates', 'join', 'mend']
 
 # %% ../../nbs/fitting/photo.ipynb #666eebe5
 from dataclasses import dataclass, field, replace
@@ -252,7 +252,8 @@ def cover_term(posed: Posed, outline: Outline, reach: float = .05, sigma: float 
     return robust(apart.square(), reach).mean(1)*30/sigma**2/2
 
 # %% ../../nbs/fitting/photo.ipynb #3f324b3b
-POSE_WEIGHT = .6
+POSE_WEIGHT = .6          # of unlikely poses, while starts are compared
+MASKED_POSE_WEIGHT = 1.5  # beside the mask, whose many points pull harder
 SHAPE_SIGMA = dict(gender=.85, age=.85, muscle=.85, weight=.85, height=.85, proportions=.85)   # logits around the start
 HIDDEN = dict(cupsize=.12, firmness=.6, african=.5, asian=.5, caucasian=.5)   # not measured: these values are kept
 CUPSIZE = .3   # of a woman who is given as one
@@ -262,11 +263,11 @@ def _shape_weights() -> Tensor:
     "(11,) inverse variances of the logits of phenotypes."
     return torch.tensor([SHAPE_SIGMA.get(name, 1.)**-2 for name in SHAPE_NAMES])
 
-def prior_term(hypotheses: Hypotheses) -> Tensor:
+def prior_term(hypotheses: Hypotheses, pose_weight: float = POSE_WEIGHT) -> Tensor:
     "(H,) unlikely poses, angles beyond their limits, unusual shapes."
     pose = pose_prior()(hypotheses.angles)*angle_count()
     shape = (hypotheses.shape.square()*_shape_weights()).sum(1)/2
-    return POSE_WEIGHT*pose + 200*limit_penalty(hypotheses.angles) + shape
+    return pose_weight*pose + 200*limit_penalty(hypotheses.angles) + shape
 
 # %% ../../nbs/fitting/photo.ipynb #18ea06d1
 SOLES = [17, 18, 19, 20, 21, 22]              # toes and heels
@@ -337,7 +338,8 @@ def energy(
     "Negative log likelihood of hypotheses."
     posed = hypotheses.posed(point_body(SKIN))
     total = point_term(posed, evidence, reach) + hint_term(posed, evidence) + hand_term(posed, evidence)
-    total = total + prior_term(hypotheses) + stand_term(posed, hypotheses) + pitch_term(hypotheses)
+    total = total + prior_term(hypotheses, POSE_WEIGHT if outline is None else MASKED_POSE_WEIGHT)
+    total = total + stand_term(posed, hypotheses) + pitch_term(hypotheses)
     total = total + given_term(posed, hypotheses, given)
     if outline is None: return total
     return total + outside_term(posed, outline) + tight*cover_term(posed, outline)
