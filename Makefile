@@ -71,8 +71,7 @@ bench-mesh: $(READY)
 bench-back: $(READY)
 	@$(BIN)/python -m recon.tools.bench_back
 
-bench-photo: $(READY)
-	@$(BIN)/python -m recon.photo.weights
+bench-photo: photo
 	@$(BIN)/python -m recon.tools.bench_photo
 
 profile: $(READY)

@@ -97,11 +97,12 @@ def mesh_formats(cfg: Reconstruct) -> list[str]:
 # %% ../nbs/05_reconstruct.ipynb #91e61009
 def bind_folders(cfg: Reconstruct) -> dict[str, str]:
     "Return the bind poses of the rigged copies and the folder of each; raise `ValueError` for an unknown one."
+    from recon.mesh.bind import BIND_FOLDERS
     poses = cfg.bind_pose.lower().replace(",", " ").split()
-    unknown = [pose for pose in poses if pose not in ("photo", "tpose", "rest")]
+    unknown = [pose for pose in poses if pose not in BIND_FOLDERS]
     if unknown or not poses:
         raise ValueError(f"bind_pose names {', '.join(unknown) or 'nothing'}; expected any of photo, tpose and rest")
-    return {pose: "rigged" if pose == "photo" else pose for pose in poses}
+    return {pose: BIND_FOLDERS[pose] for pose in poses}
 
 # %% ../nbs/05_reconstruct.ipynb #b6bd0767
 class KnownHeight(TypedDict):
@@ -165,10 +166,9 @@ def write_textured(cfg: Reconstruct, copies: Copies):
     textured, further = copies.bake(size=cfg.texture or 1024, max_faces=cfg.texture_faces)
     folder = resolve_path(cfg.save_root)/"textured"
     if cfg.texture:
+        scaled = scale_textured(textured, copies.scale)
         for suffix in mesh_formats(cfg):
-            if suffix == "ply": continue
-            path = folder/f"{copies.name}.{suffix}"
-            export_textured(path, scale_textured(textured, copies.scale), copies.metadata, further)
+            if suffix != "ply": export_textured(folder/f"{copies.name}.{suffix}", scaled, copies.metadata, further)
         write_origin_mask(folder/f"{copies.name}.glb", textured.origin)
     if cfg.rig: write_rigged(cfg, copies, textured, further)
 
@@ -244,7 +244,8 @@ def is_finished(folder: Path, name: str, key: str) -> bool:
 # %% ../nbs/05_reconstruct.ipynb #c00ccd68
 def subject_files(folder: Path, name: str) -> list[Path]:
     "Return the files of a subject that are there, the card first."
-    places = [folder, *(folder/copies for copies in ("textured", "rigged", "tpose", "rest", "light"))]
+    from recon.mesh.bind import COPY_FOLDERS
+    places = [folder, *(folder/copies for copies in COPY_FOLDERS)]
     suffixes = [".json", ".glb", ".ply", ".obj", ".mtl", ".png", "_normal.png", "_origin.png", "_origin.json", ".jpg",
                 ".html"]
     return [path for suffix in suffixes for place in places if (path := place/f"{name}{suffix}").exists()

@@ -130,14 +130,7 @@ def test_what_a_person_corrects_is_fitted_saved_and_opened_again(app, begun, pag
     page.locator("[data-name=left_wrist]").focus()
     for _ in range(3): page.keyboard.press("Shift+ArrowUp")
     wait_for_text(page, "left wrist moved")
-    mark = page.locator("[data-name=right_knee]")
-    mark.hover()                                # waits until it lies still, and nothing lies over it
-    box = mark.bounding_box()
-    middle = box["x"] + box["width"]/2, box["y"] + box["height"]/2
-    page.mouse.move(*middle)
-    page.mouse.down()
-    page.mouse.move(middle[0] - 12, middle[1], steps=4)
-    page.mouse.up()
+    drag(page, "right_knee", -.02, 0)
     wait_for_text(page, "right knee moved")
     page.get_by_label("left arm").select_option("in front")
     page.get_by_role("button", name="fit again", exact=True).click()

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from .. import fit as fit_stage
 from .. import hallucinate as back_stage
 from .. import reconstruct as mesh_stage
-from .upload import STATE
+from .upload import STATE, UNDO
 from ..back.folder import BackFiles, choose_sample, read_rgba
 from ..body.anny import load_anny
 from ..files import atomic_write
@@ -77,7 +77,7 @@ def start_work(photo: Path, person: str = "auto") -> Work:
     "Cut a person out of a photo in a folder of its own and fit a body; ValueError where nobody is found."
     state = asdict(State(photo.name, person))
     with atomic_write(photo.parent/STATE) as partial: partial.write_text(json.dumps(state, indent=1))
-    for file in (photo.parent/"fit"/f"{photo.stem}.json", photo.parent/"undo.json"): file.unlink(missing_ok=True)
+    for file in (photo.parent/"fit"/f"{photo.stem}.json", photo.parent/UNDO): file.unlink(missing_ok=True)
     return open_work(photo.parent)
 
 def open_work(folder: Path) -> Work:

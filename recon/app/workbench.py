@@ -8,7 +8,8 @@ __all__ = ['SHAPES', 'BONES', 'FRONTS', 'Progress', 'fit_picture', 'crop_figure'
 # %% ../../nbs/app/workbench.ipynb #48f011c5
 import shutil
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -167,12 +168,20 @@ def button(self: Workbench, text: str, action, style: str = "") -> widgets.Butto
     self.buttons.append(button)
     return button
 
+# %% ../../nbs/app/workbench.ipynb #5ea7c0de
 @patch
 def show_undo(self: Workbench):
     "Name the step that can be taken back; switch the button off where there is none."
     steps = self.work.history() if self.work else []
     self.undo_button.disabled = not steps
     self.undo_button.description = f"undo: {steps[-1]['what']}" if steps else "undo"
+
+@patch
+@contextmanager
+def step(self: Workbench, what: str) -> Iterator[None]:
+    "Do one step of the work that can be taken back, and offer to."
+    with self.work.step(what): yield
+    self.show_undo()
 
 @patch
 def undo(self: Workbench):
@@ -338,11 +347,10 @@ def turn_joint(self: Workbench):
     "Turn the chosen joint as the sliders say, and show it."
     if self.is_filling or not self.work: return
     kind = joint_named(self.joint.value)
-    with self.work.step(f"{kind.name} turned"):
+    with self.step(f"{kind.name} turned"):
         self.work.turn_joint(kind.name, [slider.value for slider in self.angles[:kind.size]])
         self.work.save()
     self.show_fit()
-    self.show_undo()
 
 # %% ../../nbs/app/workbench.ipynb #de318683
 @patch
@@ -350,8 +358,7 @@ def move(self: Workbench, name: str, x: float, y: float):
     "Take a keypoint that was moved."
     if not self.work: return
     said = f"{name.replace('_', ' ')} moved"
-    with self.work.step(said): self.work.move_keypoint(name, x, y)
-    self.show_undo()
+    with self.step(said): self.work.move_keypoint(name, x, y)
     self.say(f"{said}; fit again to follow it")
 
 @patch
@@ -359,9 +366,8 @@ def swap(self: Workbench, group: str):
     "Exchange left and right."
     if not self.work: return
     said = f"left and right {group} exchanged"
-    with self.work.step(said): self.work.swap_sides(group)
+    with self.step(said): self.work.swap_sides(group)
     self.show_fit()
-    self.show_undo()
     self.say(f"{said}; fit again to follow it")
 
 # %% ../../nbs/app/workbench.ipynb #080740aa
@@ -369,24 +375,21 @@ def swap(self: Workbench, group: str):
 def say_front(self: Workbench, limb: str, change: dict):
     "Take which side a limb is on."
     if self.is_filling or not self.work: return
-    with self.work.step(f"{limb.replace('_', ' ')} {dict(zip(FRONTS.values(), FRONTS))[change['new']]}"):
+    with self.step(f"{limb.replace('_', ' ')} {dict(zip(FRONTS.values(), FRONTS))[change['new']]}"):
         self.work.state.front.pop(limb, None)
         if change["new"] is not None: self.work.state.front[limb] = change["new"]
-    self.show_undo()
 
 @patch
 def say_shape(self: Workbench, name: str, change: dict):
     "Take what is known of the shape."
     if self.is_filling or not self.work: return
-    with self.work.step(f"{name} {change['new']:g}"): self.work.state.known[name] = float(change["new"])
-    self.show_undo()
+    with self.step(f"{name} {change['new']:g}"): self.work.state.known[name] = float(change["new"])
 
 @patch
 def say_lock(self: Workbench, change: dict):
     "Take which parts stay."
     if self.is_filling or not self.work: return
-    with self.work.step("parts to keep"): self.work.state.lock = list(change["new"])
-    self.show_undo()
+    with self.step("parts to keep"): self.work.state.lock = list(change["new"])
 
 # %% ../../nbs/app/workbench.ipynb #b930390e
 @patch
@@ -430,8 +433,7 @@ def show_backs(self: Workbench):
 def choose_back(self: Workbench, number: int):
     "Use another back view."
     if self.is_filling or not self.work or number < 0: return
-    with self.work.step("another back view"): self.work.choose_back(*self.work.backs()[number])
-    self.show_undo()
+    with self.step("another back view"): self.work.choose_back(*self.work.backs()[number])
     self.say("another back view is used; reconstruct to see it")
 
 # %% ../../nbs/app/workbench.ipynb #4ef638b8

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORIGINS', 'ORIGIN_TEXTS', 'ORIGIN_COLORS', 'ATTRIBUTE', 'NO_SURFACE', 'back_kind', 'under_mask', 'vertex_origins',
-           'origin_shares', 'carry_origins', 'origin_legend', 'encode_origin_mask', 'write_origin_mask']
+           'origin_shares', 'carry_origins', 'mask_legend', 'encode_origin_mask', 'write_origin_mask']
 
 # %% ../../nbs/mesh/origin.ipynb #a972dc59
 import io
@@ -35,7 +35,7 @@ ORIGIN_TEXTS = dict(
     generated="generated: a back view that a network painted",
 )
 # After Okabe and Ito: both photos blue, dark and light, and what no camera saw grey, yellow and vermilion. Colour-blind
-# people tell them apart (`recon.viz.color_vision` measures it).
+# people tell them apart (`recon.viz.palette` measures it).
 ORIGIN_COLORS = np.uint8([[0, 114, 178], [86, 180, 233], [200, 200, 200], [240, 228, 66], [180, 60, 0]])
 ATTRIBUTE = "_ORIGIN"                    # of vertices, in GLB and PLY files
 
@@ -96,7 +96,7 @@ def carry_origins(
 # %% ../../nbs/mesh/origin.ipynb #0fe2de41
 NO_SURFACE = len(ORIGINS)     # value of pixels that belong to no part of the mesh
 
-def origin_legend() -> dict[str, dict]:
+def mask_legend() -> dict[str, dict]:
     "Return value, colour and meaning of each origin in a mask, by name."
     rows = {name: dict(value=k, color=f"#{bytes(ORIGIN_COLORS[k]).hex()}", meaning=ORIGIN_TEXTS[name])
             for k, name in enumerate(ORIGINS)}
@@ -109,7 +109,7 @@ def encode_origin_mask(
     image = Image.fromarray(mask, "P")
     image.putpalette([*ORIGIN_COLORS.ravel().tolist(), 0, 0, 0])
     info = PngInfo()
-    for name, row in origin_legend().items():
+    for name, row in mask_legend().items():
         info.add_text(f"{row['value']} {name}", f"{row['color']} {row['meaning']}")
     file = io.BytesIO()
     image.save(file, "PNG", pnginfo=info)
@@ -122,5 +122,5 @@ def write_origin_mask(
     "Write a mask and its legend beside a mesh file."
     target = path.with_name(f"{path.stem}_origin.png")
     with atomic_write(target) as partial: partial.write_bytes(encode_origin_mask(mask))
-    with atomic_write(target.with_suffix(".json")) as partial: partial.write_text(json.dumps(origin_legend(), indent=1))
+    with atomic_write(target.with_suffix(".json")) as partial: partial.write_text(json.dumps(mask_legend(), indent=1))
     return target

@@ -133,7 +133,7 @@ def export_rigged(
     metadata: dict = None,       # model, settings, …
     bones: str = "anny",         # whose names the bones get: one of `BONE_NAMES`
     attributes: dict = None,     # further numbers of the vertices by name: (V,) float32
-    bind_pose: str = "photo",    # pose of the mesh in the file: one of `recon.mesh.bind.BIND_POSES`
+    bind_pose: str = "photo",    # pose of the mesh in the file: one of `recon.mesh.bind.BIND_FOLDERS`
     scale: float = 1.,           # of the file's lengths, such as metres a unit of the frame
 ) -> Path:
     "Write a mesh with a skeleton, and a clip that moves it; raise `ValueError` for another format, body or pose."

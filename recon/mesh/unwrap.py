@@ -76,7 +76,7 @@ class Unwrapped:
     source: Tensor     # (V,) vertex of the mesh that was laid flat
 
 # %% ../../nbs/mesh/unwrap.ipynb #c0ffee11
-def build_atlas(vertices: Tensor, faces: Tensor, normals: Tensor, size: int, padding: int) -> list[Tensor]:
+def build_atlas(vertices: Tensor, faces: Tensor, size: int, padding: int) -> list[Tensor]:
     "Return the source (V,) of each flat vertex, flat faces (F,3) and texture coordinates (V,2)."
     atlas = xatlas.Atlas()
     chart = xatlas.ChartOptions()
@@ -85,6 +85,7 @@ def build_atlas(vertices: Tensor, faces: Tensor, normals: Tensor, size: int, pad
     pack.resolution = size
     pack.padding = padding
     pack.bilinear = True
+    normals = vertex_normals(vertices, faces)
     atlas.add_mesh(vertices.numpy().astype(np.float32), faces.numpy().astype(np.uint32), normals.numpy())
     atlas.generate(chart, pack)
     kinds = (np.int64, np.int64, np.float32)
@@ -109,8 +110,7 @@ def unwrap(
 ) -> Unwrapped:
     "Cut a mesh into pieces and lay them side by side; faces without area in the atlas are left out."
     normals = vertex_normals(vertices.float(), faces)
-    shape = smoothed(vertices, faces)
-    source, flat, uv = build_atlas(shape, faces, vertex_normals(shape, faces), size, padding)
+    source, flat, uv = build_atlas(smoothed(vertices, faces), faces, size, padding)
     p, q, r = uv[flat].double().unbind(1)
     area = ((q - p)[:, 0]*(r - p)[:, 1] - (q - p)[:, 1]*(r - p)[:, 0]).abs()
     used, flat = flat[area > 1e-12].unique(return_inverse=True)

@@ -15,6 +15,7 @@ import trimesh
 from PIL import Image
 
 from ..back.folder import BackFiles, read_record
+from ..mesh.bind import COPY_FOLDERS
 from ..mesh.origin import ATTRIBUTE, NO_SURFACE, ORIGIN_COLORS, ORIGIN_TEXTS, ORIGINS, back_kind
 from ..nets.inference import Reconstruction
 from .meshes import mesh_arrays
@@ -125,7 +126,7 @@ def texture_pictures(
     size: int = 512,   # pixels
 ) -> dict[str, np.ndarray]:   # (size,size,3) in [0,1]
     "Return the texture of a mesh's copy and its mask of origins by caption; nothing where there is no such copy."
-    for folder in ("textured", "rigged", "tpose", "rest", "light"):
+    for folder in COPY_FOLDERS:
         copy = path.parent/folder/path.name
         mask = copy.with_name(f"{path.stem}_origin.png")
         if not (copy.exists() and mask.exists()): continue
