@@ -157,10 +157,20 @@ def angles(folder):
     return json.loads((folder/"fit"/f"{folder.name}.json").read_text())["parameters"]["angles"]
 
 
+def settle(page, selector):
+    "Wait until an element has stayed where it is for half a second: what is shown after a step may move it."
+    element, before = page.locator(selector), None
+    while (box := element.bounding_box()) != before:
+        before = box
+        page.wait_for_timeout(SECONDS/2)
+
+
 def drag(page, name, right, down):
     "Drag a keypoint by a share of the picture; where it was let go, in shares of the picture."
     mark = page.locator(f"[data-name={name}]")
-    mark.hover()                                # waits until it lies still, and nothing lies over it
+    mark.hover()
+    settle(page, ".recon-points")
+    mark.hover()                                # it may have moved away from the mouse
     box, frame = mark.bounding_box(), page.locator(".recon-points").bounding_box()
     x, y = box["x"] + box["width"]/2, box["y"] + box["height"]/2
     to = x + right*frame["width"], y + down*frame["height"]
