@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MESH_COLUMNS', 'BenchBack', 'open_generators', 'open_networks', 'hidden_color', 'backs_of', 'mesh_scores',
-           'mesh_table', 'measure_images', 'measure_sith', 'measure_meshes', 'main', 'cli']
+           'mesh_table', 'measure_meshes', 'measure_images', 'measure_sith', 'main', 'cli']
 
 # %% ../../nbs/tools/bench_back.ipynb #dcfc202f
 import json
@@ -93,6 +93,21 @@ def mesh_table(rows: dict[str, list[dict]], baseline: str = "mirror") -> str:
     return as_markdown(comparison_table(rows, MESH_COLUMNS, baseline, "back"))
 
 # %% ../../nbs/tools/bench_back.ipynb #787a860d
+def measure_meshes(cfg: BenchBack, generators: dict[str, Generator], open_data) -> dict[str, list[dict]]:
+    "Scores of every person's meshes; `open_data` (image_size, lighting) opens the dataset."
+    checkpoint, _ = choose_model(cfg.model)
+    model = checkpoint.model()
+    data = open_data(checkpoint.config["image_size"], checkpoint.config.get("lighting", 0.))
+    subjects = DatasetSubjects(data, int(cfg.views.split(",")[0]))
+    rows = {}
+    for name in tqdm(data.subjects[:cfg.limit or None], desc="meshes"):
+        item, scan = subjects.inputs(name), subjects.scan(name)
+        for back, changed in backs_of(item, subjects.body, generators).items():
+            scores = mesh_scores(model, changed, scan, subjects.body, cfg.resolution)
+            rows.setdefault(back, []).append(scores)
+    return rows
+
+# %% ../../nbs/tools/bench_back.ipynb #20731c8e
 def measure_images(
     cfg: BenchBack,
     generators: dict[str, Generator],
@@ -117,20 +132,6 @@ def measure_sith(cfg: BenchBack, generators: dict[str, Generator], data: ReconDa
     options = open_networks(cfg) | dict(joints=cfg.joints)
     return {title: measure_protocol(generator, data, protocol, **options)
             for title, generator in tqdm(generators.items(), desc="protocol sith")}
-
-def measure_meshes(cfg: BenchBack, generators: dict[str, Generator], open_data) -> dict[str, list[dict]]:
-    "Scores of every person's meshes; `open_data` (image_size, lighting) opens the dataset."
-    checkpoint, _ = choose_model(cfg.model)
-    model = checkpoint.model()
-    data = open_data(checkpoint.config["image_size"], checkpoint.config.get("lighting", 0.))
-    subjects = DatasetSubjects(data, int(cfg.views.split(",")[0]))
-    rows = {}
-    for name in tqdm(data.subjects[:cfg.limit or None], desc="meshes"):
-        item, scan = subjects.inputs(name), subjects.scan(name)
-        for back, changed in backs_of(item, subjects.body, generators).items():
-            scores = mesh_scores(model, changed, scan, subjects.body, cfg.resolution)
-            rows.setdefault(back, []).append(scores)
-    return rows
 
 # %% ../../nbs/tools/bench_back.ipynb #05f12c23
 def main(cfg: BenchBack) -> dict:
