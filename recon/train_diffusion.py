@@ -49,21 +49,25 @@ class TrainDiffusion(Config):
     save_every: PositiveInt = 1000           # steps between checkpoints
     keep: NonNegativeInt = 2                 # checkpoints that stay; 0: all
     log_every: PositiveInt = 20              # steps between lines of metrics.jsonl
+    wandb: bool = False                      # log to Weights & Biases (offline where there is no network)
+    wandb_name: str = "recon"                # its project
+    wandb_id: str = ""                       # its run, to go on with
 
 # %% ../nbs/02_train_diffusion.ipynb #831d0bd4
 def open_pairs(cfg: TrainDiffusion):
     "Views of the training subjects and their opposite. Raise ValueError for bodies without texture coordinates."
-    from recon.back.diffusion import DiffusionPairs
     from recon.body.anny import load_anny
     from recon.data.reader import ReconDataset
+    from recon.training.diffusion import DiffusionPairs
     data = ReconDataset(cfg.data_root, cfg.image_size, 1, split="train", seed=cfg.seed, lighting=cfg.lighting)
     return DiffusionPairs(data, load_anny().model.uv, cfg.image_size, cfg.background, cfg.seed)
 
 def main(cfg: TrainDiffusion, on_log=None) -> Path:
-    "Train; give back the folder of the whole model."
+    "Train; give back the folder of the whole model. `on_log(line)` sees each logged line."
     import torch
-    from recon.back.diffusion import train_diffusion
     from recon.back.sith import SithModel
+    from recon.training.diffusion import DiffusionTrainer
+    from recon.training.log import tracking
     if not cfg.pretrained_model_name_or_path:
         raise ValueError("pretrained_model_name_or_path is empty; expected a folder with "
                          "scheduler, vae, image_encoder, unet, controlnet and projection to start from")
@@ -71,11 +75,11 @@ def main(cfg: TrainDiffusion, on_log=None) -> Path:
     pairs = open_pairs(cfg)
     folder = resolve_path(cfg.save_root)/cfg.exp_name
     with exclusive_lock(folder):
-        cfg.save(folder/"config.yaml")
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        train_diffusion(model, pairs, cfg, folder, on_log)
-        model.save(folder/"model")
-    print(f"for 04_hallucinate, pretrained_model_name_or_path={folder/'model'}")
+        trainer = DiffusionTrainer(cfg, model, pairs).resume()
+        with tracking(trainer, on_log) as log: trainer.fit(log)
+        if trainer.is_done: model.save(folder/"model")
+    if trainer.is_done: print(f"for 04_hallucinate, pretrained_model_name_or_path={folder/'model'}")
     return folder/"model"
 
 def cli(argv=None): run_script(TrainDiffusion, main, argv)

@@ -17,7 +17,6 @@ from PIL import Image
 from recon.back.folder import BackFiles, read_record, read_rgba
 from recon.back.generators import Mirror, Small
 from recon.back.network import BackNet
-from recon.back.training import save_weights
 from recon.data.reader import ReconDataset
 from recon.data.subjects import open_subjects
 from recon.hallucinate import Hallucinate, cli, main, parse_choice
@@ -26,6 +25,7 @@ from recon.train_diffusion import TrainDiffusion
 from recon.train_diffusion import main as train_diffusion
 from recon.train_hallucinate import TrainHallucinate
 from recon.train_hallucinate import main as train
+from recon.training.back import BackTrainer, save_weights
 from recon.training.backs import draw_share
 from recon.training.loop import Trainer
 from recon.training.options import TrainOptions
@@ -313,7 +313,7 @@ def test_siths_command_line(prepared, capsys):
 # Training --------------------------------------------------------------------------------------------------------
 
 
-def test_training_resumes_exactly_and_learns(tmp_path):
+def test_training_resumes_exactly_and_learns(tmp_path, monkeypatch):
     data = make_balls(tmp_path, names="abc", size=32)
 
     def cfg(name, steps, **more):
@@ -337,21 +337,16 @@ def test_training_resumes_exactly_and_learns(tmp_path):
     whole = train(cfg("whole", 8))
     state = torch.load(whole / "state.pt", weights_only=True)
     assert state["step"] == 8
-    import recon.back.training as training
+    real = BackTrainer.update
 
-    real = training.train_step
-
-    def dying(state, batch, options):
-        if state.step == 5:
+    def dying(trainer, batch):
+        if trainer.global_step == 5:
             raise KeyboardInterrupt
-        return real(state, batch, options)
+        return real(trainer, batch)
 
-    training.train_step = dying
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train(cfg("cut", 8))
-    finally:
-        training.train_step = real
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(BackTrainer, "update", dying)
+        train(cfg("cut", 8))
     train(cfg("cut", 8))
     resumed = torch.load(tmp_path / "cut" / "state.pt", weights_only=True)
     for part in ("net", "average"):
@@ -363,8 +358,8 @@ def test_training_resumes_exactly_and_learns(tmp_path):
     train(cfg("whole", 8))  # finished: nothing is done again
     assert (whole / "model.safetensors").read_bytes() == before
 
-    def interrupt(step, values):
-        if step == 4:
+    def interrupt(line):
+        if line["step"] == 4:
             signal.raise_signal(signal.SIGINT)
 
     train(cfg("asked", 8), on_log=interrupt)  # Ctrl-C saves the step in hand, between two checkpoints
@@ -392,7 +387,7 @@ def test_training_logs_to_wandb(tmp_path, monkeypatch):
     options = dict(preset="demo", data_root=str(make_balls(tmp_path, size=32)), save_root=str(tmp_path), wandb=True)
     options |= dict(image_size=32, batch_size=1, steps=2, views=2, log_every=1)
     shown = []
-    train(TrainHallucinate.resolve(options), on_log=lambda step, values: shown.append((step, values["color"])))
+    train(TrainHallucinate.resolve(options), on_log=lambda line: shown.append((line["step"], line["color"])))
     assert [step for step, _ in shown] == [1, 2] and sent[-1] == "finish"
     assert [(step, values["color"]) for step, values in sent[1:3]] == shown
     train(TrainHallucinate.resolve(options | dict(steps=3)))
@@ -527,7 +522,19 @@ def test_diffusion_trains_resumes_exactly_and_is_opened_by_stage_04(diffusion_ru
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), part
         assert (tmp_path / "whole" / "checkpoint-4" / name).read_bytes() == (whole / name).read_bytes()
     assert [path.name for path in sorted((tmp_path / "whole").glob("checkpoint-*"))] == ["checkpoint-2", "checkpoint-4"]
-    assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 4
+    assert (tmp_path / "cut" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+    def interrupt(line):
+        if line["step"] == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    train_diffusion(diffusion_run("stopped", keep=1), on_log=interrupt)  # Ctrl-C saves the step in hand
+    assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert not (tmp_path / "stopped" / "model").exists()
+    resumed = train_diffusion(diffusion_run("stopped"))
+    for part in ("unet", "controlnet", "projection"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), part
     monkeypatch.undo()  # the true body again
     assert len(main(diffusion(prepared, whole))) == 3
 
