@@ -86,7 +86,7 @@ def main(cfg: BuildDataset) -> Path:
     with exclusive_lock(folder, doing="building there; wait for it, stop it, or give another data_root"):
         remove_partials(folder)
         tasks, parts = make_tasks(cfg, folder)
-        body = body_of(next(iter(tasks.values()))["job"])     # builds the body's cache once, before the processes
+        body = body_of(next(iter(tasks.values()))["spec"])     # builds the body's cache once, before the processes
         problems = _build_missing(cfg, tasks, folder)
         for name, problem in problems.items(): print(name, problem)
         if len(problems) == len(tasks):

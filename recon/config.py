@@ -116,7 +116,7 @@ TextLoader.yaml_implicit_resolvers = {
 
 # %% ../nbs/config.ipynb #adcfbe25
 def nearest(name: str, names) -> str:
-    "The one of `names` that looks most like `name`."
+    "The entry of `names` most similar to `name`."
     return difflib.get_close_matches(name, sorted(map(str, names)), 1, 0)[0]
 
 def _describe_limit(limit) -> str:

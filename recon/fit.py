@@ -59,7 +59,7 @@ class Fit(Config):
     opt_orient: bool = True                 # fit the orientation
     opt_pose: bool = True                   # fit the joint angles
     opt_betas: bool = True                  # fit the shape
-    debug: bool = False                     # stop at the first photo that fails, with the whole message
+    debug: bool = False                     # stop at the first photo that fails, with the full message
     limit: int = 0                          # at most so many photos; 0: all
 
 # %% ../nbs/03_fit.ipynb #d1ffa1e5
@@ -105,7 +105,7 @@ def build_key(cfg: Fit, photo: Path, given: dict) -> str:
     return digest.hexdigest()[:20]
 
 def finished(folder: Path, name: str, key: str) -> list[str] | None:
-    "Names of the people of a photo that were made from the same things before; None where there are none."
+    "Names of a photo's people that an earlier run made from the same inputs; None where there are none."
     index = folder/"fit"/"photos.json"
     known = json.loads(index.read_text()).get(name) if index.exists() else None
     if not known or known["key"] != key: return None
@@ -126,13 +126,13 @@ def free_rates(cfg: Fit) -> dict[str, float]:
     return {name: 0. for name, is_free in kept.items() if not is_free}
 
 def known_shape(cfg: Fit) -> dict[str, float]:
-    "What the user knows of the shape; ValueError where it cannot be."
+    "What the user knows of the shape; ValueError for impossible values."
     from recon.fitting.photo import known_values
     build = {}
     for part in filter(None, cfg.build.split(",")):
         name, _, value = part.partition("=")
         try: build[name.strip()] = float(value)
-        except ValueError: raise ValueError(f"build={cfg.build!r}; expected such as weight=.7,muscle=.4") from None
+        except ValueError: raise ValueError(f"build={cfg.build!r}; expected pairs such as weight=.7") from None
     return known_values(cfg.height, cfg.age, cfg.gender, build)
 
 def find_evidence(cfg: Fit, figure, parameters: Path = None):
@@ -224,7 +224,7 @@ def save_person(cfg: Fit, name: str, figure, fit, score, parameters: Path = None
 
 # %% ../nbs/03_fit.ipynb #1fa13abf
 def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
-    "Fit the people meant in one photo; their names."
+    "Fit the chosen people of one photo; return their names."
     from recon.photo.load import load_photo
     from recon.photo.prepare import prepare
     given, folder = companions(cfg, photo), resolve_path(cfg.data_root)
@@ -241,7 +241,7 @@ def fit_one(cfg: Fit, name: str, photo: Path) -> list[str]:
 
 # %% ../nbs/03_fit.ipynb #d2e1593f
 def check_options(cfg: Fit):
-    "Refuse, before any photo is opened, what cannot be: ValueError or FileNotFoundError."
+    "Refuse impossible options before any photo is opened: ValueError or FileNotFoundError."
     known_shape(cfg)
     if cfg.parameters and not resolve_path(cfg.parameters).is_dir():
         raise FileNotFoundError(f"{cfg.parameters}: no such folder; `parameters` holds NAME.npz, .pkl or .json a photo")
@@ -253,7 +253,7 @@ def check_options(cfg: Fit):
 
 # %% ../nbs/03_fit.ipynb #c6ef3c22
 def peak_memory() -> float:
-    "The most memory that this process has held so far, GB."
+    "Peak memory of this process so far, GB."
     status = Path("/proc/self/status")
     if status.exists():         # of Linux; the other figure keeps what the process that started this one has held
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -263,7 +263,7 @@ def peak_memory() -> float:
 
 # %% ../nbs/03_fit.ipynb #5ca0eeb2
 def main(cfg: Fit) -> dict[str, list[str]]:
-    "Fit all photos; the names of the people by photo. ValueError where nobody could be fitted."
+    "Fit all photos; return the names of the people by photo. ValueError where nobody could be fitted."
     check_options(cfg)
     photos = list_photos(cfg.photos, cfg.limit)
     made, failed, start = {}, {}, time.perf_counter()

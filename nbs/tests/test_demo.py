@@ -24,7 +24,7 @@ SMALL = [word for name, value in TRAIN.items() for word in (f"--{name}", str(val
 
 
 STAGES = ("00_build_dataset", "01_train_normal", "02_train_full", "02_train_full_pred", "05_reconstruct", "06_evaluate")
-DEMO = f"from recon.tools.demo import main; main(build={BUILD}, train={TRAIN}, look=dict(resolution=64))"
+DEMO = f"from recon.tools.demo import main; main(build={BUILD}, train={TRAIN}, reconstruct=dict(resolution=64))"
 
 
 def copied(folder):

@@ -342,12 +342,12 @@ def test_the_best_on_training_subjects_is_called_that(balls, tmp_path, capsys):
     options = TINY | dict(data_root=str(alone), save_root=str(tmp_path), exp_name="run", valid_every=1)
     main(TrainNormal.resolve(options))
     assert (
-        "holds nobody apart" in capsys.readouterr().out
+        "has no subjects set aside" in capsys.readouterr().out
         and best(tmp_path / "run" / "checkpoints")["name"] == "training subjects"
     )
     main(TrainNormal.resolve(options | dict(exp_name="apart", num_valid=1)))
     assert (
-        "holds nobody apart" not in capsys.readouterr().out
+        "has no subjects set aside" not in capsys.readouterr().out
         and best(tmp_path / "apart" / "checkpoints")["name"] == "validation"
     )
 

@@ -157,7 +157,7 @@ def test_nobody_to_validate_on_is_said(balls, tmp_path, capsys):
             file[name] = h5py.ExternalLink(balls.parent / "subjects" / f"{name}.h5", f"/{name}")
         file.attrs.update(dict(source.attrs) | dict(split=json.dumps(dict(train=list("abcd"), test=["f"]))))
     run = train(alone, tmp_path, 1, epochs=1)
-    assert not validations(run) and "holds nobody apart" in capsys.readouterr().out
+    assert not validations(run) and "has no subjects set aside" in capsys.readouterr().out
 
 
 def records(path):

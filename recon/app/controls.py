@@ -75,7 +75,7 @@ class PhotoDrop(anywidget.AnyWidget):
         self.on_msg(lambda _, message, buffers: self.hear(message, buffers))
 
     def hear(self, message: dict, buffers: list):
-        "Take what the browser sends; a sender that does not keep to the limit is cut off."
+        "Take what the browser sends; a sender that exceeds the limit is cut off."
         if message["kind"] == "begin":
             self.name = message["name"] if message["size"] <= self.limit else None
             self.pieces = []
@@ -99,13 +99,13 @@ def forget(self: PhotoDrop) -> tuple[str, bytes]:
 
 @patch
 def hand_over(self: PhotoDrop):
-    "Give the file away."
+    "Pass the file on."
     self.said = ""
     self.receive(*self.forget())
 
 @patch
 def cut_off(self: PhotoDrop, size: int):
-    "Forget a file that is larger than it said."
+    "Drop a file that is larger than announced."
     name, _ = self.forget()
     self.refuse(name, size)
 

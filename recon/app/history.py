@@ -27,7 +27,7 @@ MAX_STEPS = 30         # that are kept
 AGAIN = 1.5            # seconds within which more of the same, such as arrow keys held down, is one step
 
 class Snapshot(TypedDict):
-    "How things stood before a step."
+    "The state before a step."
     what: str              # the step, in words
     at: float              # seconds, when it was done
     state: dict            # of `State`, without the options of files
@@ -39,7 +39,7 @@ POINTS = ("body", "left_hand", "right_hand")
 
 @patch
 def snapshot(self: Work, what: str) -> Snapshot:
-    "Return how things stand before a step `what`."
+    "Record the state before a step `what`."
     points = {name: np.asarray(getattr(self.figure.keypoints, name)).tolist() for name in POINTS}
     return Snapshot(what=what, at=time.time(), state=asdict(self.state), keypoints=points, fit=to_dict(self.fit),
                     score=asdict(self.score))
@@ -72,7 +72,7 @@ def step(self: Work, what: str) -> Iterator[None]:
 # %% ../../nbs/app/history.ipynb #50b7e8ca
 @patch
 def restore(self: Work, before: Snapshot):
-    "Bring everything to where a snapshot was taken, on disk, too; the options of mesh files stay."
+    "Restore the state of a snapshot, on disk too; the options of mesh files stay."
     other_fit = to_dict(self.fit) != before["fit"]
     other_back = self.state.back != before["state"]["back"]
     for name, rows in before["keypoints"].items(): setattr(self.figure.keypoints, name, np.array(rows))

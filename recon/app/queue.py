@@ -30,7 +30,7 @@ def is_alive(ticket: Path) -> bool:
     except psutil.Error: return False
 
 def waiting_before(ticket: Path) -> int:
-    "Return how many jobs are before a ticket; remove the tickets of processes that are gone."
+    "Count the jobs ahead of a ticket; remove the tickets of processes that are gone."
     before = sorted(path for path in ticket.parent.glob("*-*") if path.name < ticket.name)
     for path in before:
         if not is_alive(path): path.unlink(missing_ok=True)
@@ -38,25 +38,26 @@ def waiting_before(ticket: Path) -> int:
 
 # %% ../../nbs/app/queue.ipynb #43ea81d9
 class QueueFull(ValueError):
-    "Too many jobs wait already."
+    "Too many jobs are waiting."
 
 LOCK = ".running"   # held while a job runs; the system frees it when a process dies
 
 @contextmanager
 def turn(
     folder: Path,                                    # of the tickets
-    report: Callable[[int], None] = lambda before: None,   # told how many jobs are before this one, when it changes
+    report: Callable[[int], None] = lambda before: None,   # gets the number of jobs ahead, when it changes
     limit: int = 8,                                  # of jobs that wait
     pause: float = .25,                              # seconds between looks
 ):
     "Wait until all earlier jobs have ended, and hold up later ones; raise `QueueFull` where too many wait."
     ticket = draw_ticket(folder)
     try:
-        told = None
+        reported = None
         while (before := waiting_before(ticket)):
-            if told is None and before > limit: raise QueueFull(f"{before} jobs wait already; try again later")
-            if before != told: report(before)
-            told = before
+            if reported is None and before > limit:
+                raise QueueFull(f"{before} jobs are already waiting; try again later")
+            if before != reported: report(before)
+            reported = before
             time.sleep(pause)
         with FileLock(folder/LOCK): yield      # two that drew in the same instant
     finally: ticket.unlink(missing_ok=True)

@@ -52,8 +52,8 @@ def check_host(cfg: App):
     "Raise ValueError for a host beyond this machine, or warn where that is allowed."
     if is_loopback(cfg.host): return
     if not cfg.beyond_loopback:
-        raise ValueError(f"host={cfg.host} can be reached by other machines; expected 127.0.0.1. If that is meant, "
-                         "give beyond_loopback, too")
+        raise ValueError(f"host={cfg.host} can be reached by other machines; expected 127.0.0.1. If that is intended, "
+                         "also give beyond_loopback")
     print(WARNING.format(host=cfg.host or "an empty host", port=cfg.port), file=sys.stderr)
 
 # %% ../../nbs/app/serve.ipynb #a70a3b39

@@ -37,7 +37,7 @@ def free_folder(parent: Path, name: str) -> Path:
 
 # %% ../../nbs/app/upload.ipynb #279a87c0
 class Refused(ValueError):
-    "A file is no photo that can be used; the message says why and what to do."
+    "A file that cannot be used as a photo; the message says why and what to do."
 
 def check_size(name: str, size: int, limit: int = MAX_BYTES):
     "Raise `Refused` for a file of too many bytes, or none."

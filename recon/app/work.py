@@ -160,7 +160,7 @@ def save(self: Work):
 # %% ../../nbs/app/work.ipynb #fdcbff10
 @patch
 def fit_again(self: Work, steps: int = 60):
-    "Fit on from where the fit stands with what was said; ValueError for limbs and parts that do not exist."
+    "Continue the fit with the corrections given; ValueError for limbs and parts that do not exist."
     cfg = fit_options(self.folder, self.state)
     build = {name: self.state.known[name] for name in ("weight", "muscle") if name in self.state.known}
     places = self.keypoints()
@@ -242,7 +242,7 @@ def reconstruct(self: Work, **options):
 # %% ../../nbs/app/work.ipynb #9a10d001
 @patch
 def choose_bones(self: Work, bones: str):
-    "Let rigged files have the bone names of `recon.mesh.rig.BONE_NAMES`; those with other names go."
+    "Give rigged files the bone names of `recon.mesh.rig.BONE_NAMES`; remove those with other names."
     if self.state.files.get("bones", "anny") == bones: return
     self.state.files["bones"] = bones
     for kind in ("rigged GLB", "T-pose GLB"):

@@ -185,7 +185,7 @@ def step(self: Workbench, what: str) -> Iterator[None]:
 
 @patch
 def undo(self: Workbench):
-    "Take the last step back and show what there is then."
+    "Undo the last step and show the result."
     undone = []
     if not self.work or not self.run("taking a step back", lambda: undone.append(self.work.undo())): return
     self.show()
@@ -204,7 +204,7 @@ def build_photo(self: Workbench) -> widgets.Widget:
 # %% ../../nbs/app/workbench.ipynb #ddd157ed
 @patch
 def fill_list(self: Workbench):
-    "Fill the list of photos; remove what is older than said."
+    "Fill the list of photos; remove those older than the limit."
     remove_old(self.folder, self.keep_hours, time.time())
     chosen = self.work.folder.name if self.work else ""
     self.is_filling = True
@@ -214,14 +214,14 @@ def fill_list(self: Workbench):
 
 @patch
 def refuse(self: Workbench, name: str, size: int):
-    "Say why a file was not even received."
+    "Say why a file was refused before it arrived."
     try: check_size(name, size)
     except ValueError as error: self.say(str(error), "alert")
 
 # %% ../../nbs/app/workbench.ipynb #818677c1
 @patch
 def receive(self: Workbench, name: str, data: bytes):
-    "Start on a photo that was dropped."
+    "Start with a dropped photo."
     stored = []
     if not self.run(f"checking {name}", lambda: stored.append(store_upload(self.folder, name, data))): return
     self.start(stored[0])
@@ -239,7 +239,7 @@ def start(self: Workbench, photo: Path, person: str = "auto"):
 
 @patch
 def open_earlier(self: Workbench, name: str):
-    "Open the work on a photo of before."
+    "Open the work on an earlier photo."
     if self.is_filling or not name: return
     def begin(): self.work = open_work(self.folder/name)
     self.run(f"opening {name}", begin)
@@ -254,7 +254,7 @@ def choose_person(self: Workbench):
 # %% ../../nbs/app/workbench.ipynb #b1b92e6c
 @patch
 def fit_controls(self: Workbench) -> list:
-    "Build what can be said of a fit."
+    "Build the controls that correct a fit."
     self.warnings = widgets.HTML()
     options = dict(min=0, max=1, step=.05, description="body over photo") | control_width(300)
     self.body_share = widgets.FloatSlider(.55, **options)
@@ -287,7 +287,7 @@ def joint_controls(self: Workbench) -> widgets.Widget:
 # %% ../../nbs/app/workbench.ipynb #584c109a
 @patch
 def build_fit(self: Workbench) -> widgets.Widget:
-    "Build the picture with keypoints, and what can be said beside it."
+    "Build the picture with keypoints and the controls beside it."
     self.picture = KeypointPicture(self.move, self.undo)
     hint = widgets.HTML("<small>Drag a keypoint, or go to it with Tab and move it with the arrow keys (Shift: "
                         "farther). Left is blue and round, right is orange and square. "
@@ -355,7 +355,7 @@ def turn_joint(self: Workbench):
 # %% ../../nbs/app/workbench.ipynb #de318683
 @patch
 def move(self: Workbench, name: str, x: float, y: float):
-    "Take a keypoint that was moved."
+    "Record a moved keypoint."
     if not self.work: return
     said = f"{name.replace('_', ' ')} moved"
     with self.step(said): self.work.move_keypoint(name, x, y)
@@ -373,7 +373,7 @@ def swap(self: Workbench, group: str):
 # %% ../../nbs/app/workbench.ipynb #080740aa
 @patch
 def say_front(self: Workbench, limb: str, change: dict):
-    "Take which side a limb is on."
+    "Record whether a limb is in front or behind."
     if self.is_filling or not self.work: return
     with self.step(f"{limb.replace('_', ' ')} {dict(zip(FRONTS.values(), FRONTS))[change['new']]}"):
         self.work.state.front.pop(limb, None)
@@ -381,20 +381,20 @@ def say_front(self: Workbench, limb: str, change: dict):
 
 @patch
 def say_shape(self: Workbench, name: str, change: dict):
-    "Take what is known of the shape."
+    "Record what is known of the shape."
     if self.is_filling or not self.work: return
     with self.step(f"{name} {change['new']:g}"): self.work.state.known[name] = float(change["new"])
 
 @patch
 def say_lock(self: Workbench, change: dict):
-    "Take which parts stay."
+    "Record which parts stay as they are."
     if self.is_filling or not self.work: return
     with self.step("parts to keep"): self.work.state.lock = list(change["new"])
 
 # %% ../../nbs/app/workbench.ipynb #b930390e
 @patch
 def fit_again(self: Workbench):
-    "Fit on from where the fit stands."
+    "Continue the fit."
     def fit():
         with self.work.step("fitted again"): self.work.fit_again()
     if self.work and self.run("fitting again", fit): self.show()
@@ -455,7 +455,7 @@ def build_mesh(self: Workbench) -> widgets.Widget:
 
 @patch
 def say_bones(self: Workbench, bones: str):
-    "Take whose names the bones of rigged files get."
+    "Record which names the bones of rigged files get."
     if self.is_filling or not self.work: return
     self.work.choose_bones(bones)
     self.say(f"rigged files get the bone names of {dict(map(reversed, BONES))[bones]}")
@@ -496,7 +496,7 @@ def show_mesh(self: Workbench):
 # %% ../../nbs/app/workbench.ipynb #99ef0cc7
 @patch
 def show(self: Workbench):
-    "Show what there is of the work; hide the panels of a photo that is not there."
+    "Show the current state of the work; hide panels that have nothing to show."
     for panel in self.panels: panel.layout.display = "" if self.work else "none"
     self.show_undo()
     if not self.work: return

@@ -82,8 +82,8 @@ def seen_hair(
     off_body = front.mask[0] == 0
     around_face = ~_columns((front.parts[FACE] > .5) & ~off_body)
     beside = near & (off_body | around_face & (front.parts[HEAD] > .5))
-    way = on_scalp | beside | near & (front.parts[HEAD] > .5)      # strands begin beside the face
-    bridged = cv2.dilate(way.numpy().astype(np.uint8), np.ones((3, 3), np.uint8))      # an ear may lie between
+    strands = on_scalp | beside | near & (front.parts[HEAD] > .5)      # strands begin beside the face
+    bridged = cv2.dilate(strands.numpy().astype(np.uint8), np.ones((3, 3), np.uint8))      # an ear may lie between
     labels = torch.from_numpy(cv2.connectedComponents(bridged)[1])
     return (on_scalp | beside) & torch.isin(labels, labels[on_scalp].unique())
 

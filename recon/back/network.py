@@ -67,7 +67,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(wide_out, wide_out, 3, padding=1)
         self.shortcut = nn.Identity() if wide_in == wide_out else nn.Conv2d(wide_in, wide_out, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:   # (B,`wide_in`,H,W) to (B,`wide_out`,H,W)
         h = self.conv1(F.silu(self.norm1(x)))
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         self.qkv = nn.Conv2d(wide, 3*wide, 1)
         self.out = nn.Conv2d(wide, wide, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:   # (B,C,H,W) to the same
         B, C, H, W = x.shape
         q, k, v = self.qkv(self.norm(x)).view(B, 3, self.heads, C//self.heads, H*W).transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, v)      # (B,heads,HW,C/heads)

@@ -35,7 +35,7 @@ def read_body_mesh(path: Path) -> tuple[np.ndarray, Tensor]:
     return points, torch.tensor(faces) if len(faces) else None
 
 def read_body(path: Path) -> tuple[np.ndarray, str, Tensor]:
-    "The same with the body model that so many vertices belong to; ValueError where there is none."
+    "The same with the body model that has this many vertices; ValueError where there is none."
     points, faces = read_body_mesh(path)
     if len(points) in BODY_MODELS: return points, BODY_MODELS[len(points)], faces
     raise ValueError(f"{path}: {len(points)} vertices; expected a body of Anny ({BODY_VERTICES} or 13718), SMPL-X "

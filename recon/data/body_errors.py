@@ -39,11 +39,11 @@ def misfit_body(
     turns = rng.normal(size=(len(skeleton.names), 3)) * (degrees*joint_shares())[:, None]
     _, joints = bone_motion(vertices)
     local = Rotation.from_rotvec(np.radians(turns)).as_matrix()
-    whole, places = forward_kinematics(local[None], joints)
+    world, places = forward_kinematics(local[None], joints)
     faces = load_anny().model.faces
     normals = vertex_normals(torch.from_numpy(vertices).float(), faces).numpy()
     girth = skeleton.weights @ rng.normal(0, GIRTH*degrees, len(skeleton.names))
-    return blend_skinning(vertices + girth[:, None]*normals, skeleton.weights, joints, whole[0], places[0])
+    return blend_skinning(vertices + girth[:, None]*normals, skeleton.weights, joints, world[0], places[0])
 
 # %% ../../nbs/data/body_errors.ipynb #b5598f4f
 def with_body_error(subject: Subject, degrees: float, seed: int) -> Subject:

@@ -109,8 +109,8 @@ _ONE_AT_A_TIME = Lock()   # a Dask worker may have several threads; a subject ta
 def build_subject(
     path: Path,       # the subject's file
     name: str,
-    job: SubjectSpec,
-    recipe: str = "", # build key, kept in the file
+    spec: SubjectSpec,
+    key: str = "", # build key, kept in the file
     **sizes,          # options of `write_subject`
 ) -> BuildResult:
     "Build one subject's file; only a full disk raises OSError, any other failure is a result."
@@ -119,11 +119,11 @@ def build_subject(
         begin = process_time()
         path = Path(path)
         try:
-            subject = make_subject(job)
+            subject = make_subject(spec)
             subject.name = name
             save_check_image(path, subject.check_image)
-            if degrees := job.get("body_error"): subject = with_body_error(subject, degrees, sizes.get("seed", 0))
-            write_subject(path, subject, body_of(job), recipe=recipe, **sizes)
+            if degrees := spec.get("body_error"): subject = with_body_error(subject, degrees, sizes.get("seed", 0))
+            write_subject(path, subject, body_of(spec), build_key=key, **sizes)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC: raise
             problem = describe_problem(error) + save_check_image(path, getattr(error, "image", None))

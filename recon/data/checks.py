@@ -88,7 +88,7 @@ def check_orientation(body: Tensor, canonical: Tensor, path: str = "scan"):
     "ScanRejected where a body (B,3) is not upright or faces away from +z."
     frame = trunk_frame(body, canonical)
     if frame[1, 1] < 0:
-        raise ScanRejected(f"{path}: the body is upside down or lies; expected y up. Turn scan and body together.")
+        raise ScanRejected(f"{path}: the body is upside down or lying; expected y up. Turn scan and body together.")
     yaw = yaw_of(frame)
     if abs(yaw) > 90:
         raise ScanRejected(f"{path}: the body faces {yaw:.0f} degrees from +z; expected within 90. Turn scan and body "

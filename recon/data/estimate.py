@@ -38,23 +38,23 @@ STORING = dict(png=StoringCost(1.1e-6, 1.4, 43e3, 60), zstd=StoringCost(.95e-6, 
                webp=StoringCost(1.8e-6, .75, 25e3, 25))
 
 # %% ../../nbs/data/estimate.ipynb #85a66dd9
-def _making_cost(job: dict) -> tuple[float, float]:
+def _making_cost(spec: dict) -> tuple[float, float]:
     """Seconds and bytes of memory to make a subject: to fuse a person's voxels, to read a scan,
     or to register a body to it."""
-    if job["kind"] == "person":
-        voxels = job.get("resolution", 224)**2
+    if spec["kind"] == "person":
+        voxels = spec.get("resolution", 224)**2
         return 1.1 + 3.2e-5*voxels, 9.6e8 + 1.5e3*voxels
-    has_body = job.get("layout", "ours") == "ours" or job.get("body_model", "anny") != "anny"
+    has_body = spec.get("layout", "ours") == "ours" or spec.get("body_model", "anny") != "anny"
     return (2. if has_body else 45.), 1.6e9
 
 def subject_cost(
-    job: dict, size: int, views: int, points: int, codec: str = "png", keep_scan: bool = False, **_,
+    spec: dict, size: int, views: int, points: int, codec: str = "png", keep_scan: bool = False, **_,
 ) -> Cost:
     "What the subject of a specification takes, from the options of `write_subject`."
-    seconds, memory = _making_cost(job)
+    seconds, memory = _making_cost(spec)
     cost = STORING[codec]
     prior_pixels = min(size, PRIOR_SIZE)**2
-    vertices = 1.1*job.get("resolution", 250)**2 if keep_scan else 0
+    vertices = 1.1*spec.get("resolution", 250)**2 if keep_scan else 0
     seconds += views*(.017 + cost.seconds_a_pixel*size**2 + 3.3e-7*prior_pixels) + 11.5e-6*points
     disk = 2e5 + views*(cost.bytes_a_view + cost.bytes_a_pixel*size**2 + 1.35*prior_pixels)
     disk += points*cost.bytes_a_point + 39*vertices

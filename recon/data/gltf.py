@@ -46,7 +46,9 @@ class Gltf:
     path: Path
     binary: bytes = b""   # of a GLB
 
-    def rows(self, table: str) -> list: return self.tables.get(table, [])
+    def rows(self, table: str) -> list:
+        "Entries of a table such as `meshes`; none where the file has no such table."
+        return self.tables.get(table, [])
 
     def uri(self, uri: str) -> bytes:
         "Bytes of a data URI or of a file beside this one; ValueError where it is not there."

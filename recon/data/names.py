@@ -26,10 +26,10 @@ def check_name(name: str, source: object = "") -> str:
 
 # %% ../../nbs/data/names.ipynb #507806d4
 def check_names(names, source: object = "") -> list[str]:
-    "Names as a list, each checked; ValueError where one stands twice."
+    "Names as a list, each checked; ValueError where one appears twice."
     found = [check_name(name, source) for name in names]
     twice = {name for name in found if found.count(name) > 1} if len(set(found)) < len(found) else set()
-    if twice: raise ValueError(f"{source}: subject {min(twice)} stands twice; expected every name once")
+    if twice: raise ValueError(f"{source}: subject {min(twice)} appears twice; expected every name once")
     return found
 
 # %% ../../nbs/data/names.ipynb #560c65e9

@@ -405,8 +405,8 @@ def _libraries(mesh: ObjMesh, path: Path) -> tuple[dict[bytes, Material], list[s
     materials = {}
     missing = []
     for rest in mesh.libraries:
-        whole = find_file(path.parent, rest)
-        files = {rest: whole} if whole else {name: find_file(path.parent, name) for name in _library_names(rest)}
+        library = find_file(path.parent, rest)
+        files = {rest: library} if library else {name: find_file(path.parent, name) for name in _library_names(rest)}
         for raw, file in files.items():
             if file: materials |= read_mtl(file)
             else: missing.append(decode_name(raw))

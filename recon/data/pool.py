@@ -68,7 +68,7 @@ def cluster_pool(
         finally: pool.shutdown(wait=False)
 
 def open_pool(scheduler: str = ""):
-    "A function that opens a pool of so many workers: on this machine, or on the cluster of a Dask `scheduler`."
+    "A function that opens a pool of `width` workers: on this machine, or on the cluster of a Dask `scheduler`."
     return partial(cluster_pool, address=scheduler) if scheduler else local_pool
 
 # %% ../../nbs/data/pool.ipynb #39aa30bf

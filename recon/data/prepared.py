@@ -164,9 +164,9 @@ class PreparedFolder:
         stems = {path.stem for path in images if not path.name.startswith(".")}
         masks = {f"{stem}_mask" for stem in stems}
         self.names = check_names(sorted(stems - masks), self.folder)
-        whole = self.folder.with_name(f"{self.folder.name}.h5")
-        if not self.names and whole.is_file():
-            raise ValueError(f"{self.folder}: no subjects; did you mean the dataset {whole.name}?")
+        dataset = self.folder.with_name(f"{self.folder.name}.h5")
+        if not self.names and dataset.is_file():
+            raise ValueError(f"{self.folder}: no subjects; did you mean the dataset {dataset.name}?")
         if not self.names:
             raise FileNotFoundError(f"{self.folder}: no subjects; expected images/NAME.png, back_images/NAME.png and "
                                     f"body/NAME.ply")

@@ -37,8 +37,9 @@ LOOSE_POINTS = ("pts", "rgb", "nrm", "d")
 def open_dataset(path: Path) -> h5py.File:
     "Open a dataset file for reading; FileNotFoundError or ValueError where it is none, is cut off, or lacks an entry."
     path = resolve_path(path)
-    whole = path.with_name(f"{path.name}.h5")
-    if not path.is_file() and whole.is_file(): raise ValueError(f"{path}: no dataset file; did you mean {whole.name}?")
+    dataset = path.with_name(f"{path.name}.h5")
+    if dataset.is_file() and not path.is_file():
+        raise ValueError(f"{path}: no dataset file; did you mean {dataset.name}?")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such dataset; build one with `papermill nbs/00_build_dataset.ipynb`")
     try: file = h5py.File(path, "r")

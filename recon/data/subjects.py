@@ -70,7 +70,9 @@ class DatasetSubjects:
         vertices = self._turn(self.data.group(name)["smpl_v"][:], name)
         return trimesh.Trimesh(vertices, self.body.faces.numpy(), process=False)
 
-    def unit(self, name: str) -> LengthUnit: return dataset_unit(self.data, name)
+    def unit(self, name: str) -> LengthUnit:
+        "Centimetres, or cube units."
+        return dataset_unit(self.data, name)
 
     def _turn(self, vertices, name: str): return vertices @ self.data.rotation(name, self.view).numpy().T
 

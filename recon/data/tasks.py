@@ -128,13 +128,13 @@ def make_tasks(cfg, folder: Path) -> tuple[dict[str, dict], dict[str, list]]:
             if name in misfits: spec = spec | dict(body_error=cfg.body_error)
             options = file_options(cfg) | dict(keep_scan=name not in parts["train"])
             key = build_key(spec, **options)
-            tasks[name] = dict(path=folder/f"{name}.h5", name=name, job=spec, recipe=key, **options)
+            tasks[name] = dict(path=folder/f"{name}.h5", name=name, spec=spec, key=key, **options)
     return tasks, parts
 
 # %% ../../nbs/data/tasks.ipynb #9d9dd3fa
 def unfinished(tasks: dict[str, dict]) -> list[str]:
     "Names of the subjects that are not there, were built by another key, or are damaged."
-    def is_done(task): return is_built(task["path"], task["name"], task["recipe"])
+    def is_done(task): return is_built(task["path"], task["name"], task["key"])
     with ThreadPoolExecutor() as threads:
         return [name for name, done in zip(tasks, threads.map(is_done, tasks.values())) if not done]
 
@@ -159,7 +159,7 @@ def suggest_fitting(cfg, tasks: dict[str, dict], free: float) -> list[str]:
 
 # %% ../../nbs/data/tasks.ipynb #57464001
 def print_estimate(cfg, tasks: dict[str, dict], width: int):
-    "Print what building `tasks` takes with so many processes; the forecast. ValueError where the disk cannot hold it."
+    "Print what building `tasks` takes; return the forecast. ValueError where the disk cannot hold it."
     costs = {name: subject_cost(**task) for name, task in tasks.items()}
     folder = next(iter(tasks.values()))["path"].parent
     forecast = Forecast(costs, width)
@@ -196,7 +196,7 @@ def _print_summary(results, seconds: float, guess: str):
 
 # %% ../../nbs/data/tasks.ipynb #dd346659
 def build(cfg, tasks: dict[str, dict]) -> dict[str, str]:
-    "Build `tasks`; why there is no file, by the name of each subject that has none."
+    "Build `tasks`; return the reason for each subject that has no file, by name."
     width = count_processes(cfg, tasks)
     forecast = print_estimate(cfg, tasks, width)
     folder = next(iter(tasks.values()))["path"].parent

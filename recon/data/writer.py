@@ -151,7 +151,7 @@ def write_subject(
     points: int = 100_000,
     seed: int = 0,       # of the points and of random cameras
     keep_scan: bool = True, # store the scan's mesh too
-    recipe: str = "",    # build key, kept beside it (`recon.data.build.build_key`)
+    build_key: str = "", # build key, kept beside it (`recon.data.build.build_key`)
     camera_mode: str = "orth",         # or `persp`
     camera_sampling: str = "uniform",  # evenly spread and level; or `random`
     codec: str = "png",  # png (SiTH's layout), zstd or webp (`recon.data.codec`)
@@ -167,7 +167,7 @@ def write_subject(
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=HEAD) as file:
             group = file.create_group(subject.name)
-            group.attrs.update(label=subject.label, recipe=recipe, camera_mode=camera_mode)
+            group.attrs.update(label=subject.label, recipe=build_key, camera_mode=camera_mode)
             if subject.facts: group.attrs["facts"] = json.dumps(subject.facts)   # of a scan: height, scale, centre, fit
             write_group(group, arrays, codec)
         seal(temporary)

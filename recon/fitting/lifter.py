@@ -189,7 +189,7 @@ def lifter_loss(lifted: Lifted, bodies: Bodies) -> Tensor:
 # %% ../../nbs/fitting/lifter.ipynb #fbdaa942
 def train_lifter(minutes: float = 10., batch: int = 256, rate: float = 1e-3, seed: int = 0) -> tuple[Lifter,
     list[float]]:
-    "Train for so many minutes on one thread; the lifter and its losses."
+    "Train for `minutes` on one thread; return the lifter and its losses."
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     lifter = Lifter()

@@ -114,7 +114,9 @@ class PosePrior:
     shares: Tensor       # (K,)
 
     @property
-    def mean(self) -> Tensor: return self.means[0]
+    def mean(self) -> Tensor:
+        "Angles (D,) of the pose in the middle."
+        return self.means[0]
 
     def log_density(self, angles: Tensor) -> Tensor:
         "(B,K) logarithm of the share and density of each Gaussian at angles (B,D), but for a constant."

@@ -30,7 +30,9 @@ class Joint:
     high: float = 180.
 
     @property
-    def size(self) -> int: return 3 if self.axis is None else 1
+    def size(self) -> int:
+        "Number of its angles: three of a ball, one of a hinge."
+        return 3 if self.axis is None else 1
 
 # %% ../../nbs/fitting/skeleton.ipynb #167a5766
 def _chain(*bones) -> dict[str, float]:
@@ -94,7 +96,9 @@ def limits() -> tuple[Tensor, Tensor]:
     rows = [(joint.low, joint.high) for joint in joints() for _ in range(joint.size)]
     return tuple(torch.tensor(rows).deg2rad().unbind(1))
 
-def angle_count() -> int: return len(limits()[0])
+def angle_count() -> int:
+    "Number D of the angles of a pose."
+    return len(limits()[0])
 
 # %% ../../nbs/fitting/skeleton.ipynb #614bcadd
 def exponential(vectors: Tensor) -> Tensor:
@@ -296,7 +300,7 @@ def __call__(self: PointBody, angles: Tensor, shape: Tensor) -> Posed:
 
 @lru_cache
 def point_body(skin: int = 600) -> PointBody:
-    "Anny with so many vertices of its skin, spread evenly."
+    "Anny with `count` vertices of its skin, spread evenly."
     return PointBody(spread_vertices(skin))
 
 # %% ../../nbs/fitting/skeleton.ipynb #5d5e1188

@@ -23,7 +23,7 @@ wp.config.enable_backward = False   # no query carries a gradient
 
 @cache
 def start_warp():
-    "Start Warp, once, without its remark on a missing CUDA driver, which it prints past Python on every start."
+    "Start Warp, once, without its remark on a missing CUDA driver, which it writes to stderr at every start."
     if find_library("cuda"): return wp.init()
     sys.stderr.flush()
     stderr = os.dup(2)

@@ -59,10 +59,10 @@ def bind_rotations(
 def blend_directions(
     vectors: Tensor,       # (V,3) unit
     weights: np.ndarray,   # (V,J)
-    whole: np.ndarray,     # (J,3,3) rotations
+    world: np.ndarray,     # (J,3,3) rotations
 ) -> Tensor:               # (V,3) unit
     "Turn normals or tangents by linear blend skinning."
-    turned = np.einsum("vj,jxy,vy->vx", weights, whole, vectors.numpy().astype(float))
+    turned = np.einsum("vj,jxy,vy->vx", weights, world, vectors.numpy().astype(float))
     return normalize(torch.from_numpy(turned), dim=1).float()
 
 def repose(
@@ -73,10 +73,10 @@ def repose(
     joints: np.ndarray,      # (J,3) of the mesh
 ) -> tuple[Unwrapped, np.ndarray]:   # and its joints (J,3)
     "Bring a mesh into another pose; the lowest joint stays on its floor."
-    whole, positions = forward_kinematics(local_rotations(rotations[None], bound), joints)
-    moved = blend_skinning(mesh.vertices.numpy().astype(float), weights, joints, whole[0], positions[0])
-    normals = blend_directions(mesh.normals, weights, whole[0])
-    along = blend_directions(mesh.tangents[:, :3], weights, whole[0])
+    world, positions = forward_kinematics(local_rotations(rotations[None], bound), joints)
+    moved = blend_skinning(mesh.vertices.numpy().astype(float), weights, joints, world[0], positions[0])
+    normals = blend_directions(mesh.normals, weights, world[0])
+    along = blend_directions(mesh.tangents[:, :3], weights, world[0])
     along = normalize(along - (along*normals).sum(1, keepdim=True)*normals, dim=1)
     tangents = torch.cat([along, mesh.tangents[:, 3:]], 1)
     vertices = torch.from_numpy(moved).float()
@@ -99,8 +99,8 @@ def stature(
     skeleton = load_skeleton()
     bound, joints = bone_motion(body_vertices.numpy())
     upright = np.tile(np.eye(3), (len(joints), 1, 1))
-    whole, positions = forward_kinematics(local_rotations(upright[None], bound), joints)
-    standing = blend_skinning(body_vertices.numpy().astype(float), skeleton.weights, joints, whole[0], positions[0])
+    world, positions = forward_kinematics(local_rotations(upright[None], bound), joints)
+    standing = blend_skinning(body_vertices.numpy().astype(float), skeleton.weights, joints, world[0], positions[0])
     return float(np.ptp(standing[:, 1]))
 
 # %% ../../nbs/mesh/bind.ipynb #2586f758

@@ -42,7 +42,7 @@ def encode_mesh(mesh: trimesh.Trimesh, suffix: str, metadata: dict) -> bytes:
 
 # %% ../../nbs/mesh/files.ipynb #95c0bcd9
 def set_lost_normals(mesh: trimesh.Trimesh):
-    "Give vertices that no face with an area uses a normal of unit length, as glTF asks for."
+    "Give a unit normal, which glTF requires, to vertices of faces without area alone."
     lost = np.linalg.norm(mesh.vertex_normals, axis=1) < .5
     if lost.any(): mesh.vertex_normals = np.where(lost[:, None], [0., 0., 1.], mesh.vertex_normals)
 

@@ -79,37 +79,37 @@ def local_rotations(
     bound: np.ndarray,       # (J,3,3) of the reconstruction, from the rest pose
 ) -> np.ndarray:             # (T,J,3,3)
     "Return how each joint turns on top of its parent, from the pose of the reconstruction."
-    whole = rotations @ bound.swapaxes(1, 2)
+    world = rotations @ bound.swapaxes(1, 2)
     parents = load_skeleton().parents
-    above = np.where((parents < 0)[:, None, None], np.eye(3), whole[:, parents])
-    return above.swapaxes(2, 3) @ whole
+    above = np.where((parents < 0)[:, None, None], np.eye(3), world[:, parents])
+    return above.swapaxes(2, 3) @ world
 
 # %% ../../nbs/mesh/skinning.ipynb #50cc8d2b
 def forward_kinematics(
     local: np.ndarray,    # (T,J,3,3) as from `local_rotations`
     joints: np.ndarray,   # (J,3) of the reconstruction
-) -> tuple[np.ndarray, np.ndarray]:   # (T,J,3,3) whole rotations, (T,J,3) positions
+) -> tuple[np.ndarray, np.ndarray]:   # (T,J,3,3) rotations in the world, (T,J,3) positions
     "Return where the joints go; the lowest of them stays on its floor."
     parents = load_skeleton().parents
-    whole = np.empty_like(local)
+    world = np.empty_like(local)
     positions = np.empty(local.shape[:3])
     for joint, parent in enumerate(parents):
         if parent < 0:
-            whole[:, joint] = local[:, joint]
+            world[:, joint] = local[:, joint]
             positions[:, joint] = joints[joint]
         else:
-            whole[:, joint] = whole[:, parent] @ local[:, joint]
-            positions[:, joint] = positions[:, parent] + whole[:, parent] @ (joints[joint] - joints[parent])
+            world[:, joint] = world[:, parent] @ local[:, joint]
+            positions[:, joint] = positions[:, parent] + world[:, parent] @ (joints[joint] - joints[parent])
     positions[..., 1] += joints[:, 1].min() - positions[..., 1].min(1, keepdims=True)
-    return whole, positions
+    return world, positions
 
 def blend_skinning(
     vertices: np.ndarray,    # (V,3) of the reconstruction
     weights: np.ndarray,     # (V,J)
     joints: np.ndarray,      # (J,3) of the reconstruction
-    whole: np.ndarray,       # (J,3,3) rotations of one frame
+    world: np.ndarray,       # (J,3,3) rotations of one frame
     positions: np.ndarray,   # (J,3) of the joints in that frame
 ) -> np.ndarray:             # (V,3)
     "Move vertices by linear blend skinning."
-    moved = np.einsum("jxy,vjy->vjx", whole, vertices[:, None] - joints) + positions
+    moved = np.einsum("jxy,vjy->vjx", world, vertices[:, None] - joints) + positions
     return np.einsum("vj,vjx->vx", weights, moved)

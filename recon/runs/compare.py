@@ -38,7 +38,7 @@ def differing_options(runs) -> dict[str, list]:
 
 # %% ../../nbs/runs/compare.ipynb #eaf1fa51
 class CurveResult(NamedTuple):
-    "What came of one curve."
+    "The last and the best value of a curve."
     last: float
     best: float
     step: int    # of the best

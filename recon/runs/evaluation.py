@@ -25,7 +25,7 @@ from ..data.subjects import DatasetSubjects, Subjects, anny_body, open_subjects
 from ..files import atomic_write, resolve_path
 from ..metrics.align import align_to_scan, procedure_of
 from ..metrics.card import Inputs, card_line, make_card
-from ..metrics.images import Kid, Views, fit_camera, load_network, render_views, view_metrics
+from ..metrics.images import Camera, Kid, Views, fit_camera, load_network, render_views, view_metrics
 from ..metrics.normals import mean_angular_error
 from ..metrics.parts import Regions
 from ..metrics.surface import SampledSurface, silhouette_iou, surface_metrics
@@ -46,7 +46,9 @@ class Reference:
         self._views = {}
 
     @cached_property
-    def camera(self): return fit_camera(self.scan)
+    def camera(self) -> Camera:
+        "Cameras that see all of the scan."
+        return fit_camera(self.scan)
 
     def views(self, size: int) -> Views:
         "Renders from all sides, the last size kept."
@@ -147,7 +149,7 @@ def model_of_meshes(results: ResultFolder) -> tuple[Checkpoint | SithCheckpoint 
         if name == "unknown" or ", " in name: raise FileNotFoundError("the meshes name no common model")
         checkpoint, _ = choose_model(name)
         found = checkpoint.metadata["files"]["model.safetensors"]
-        if results.weights() - {"unknown", found}: raise ValueError(f"{name} holds other weights by now")
+        if results.weights() - {"unknown", found}: raise ValueError(f"{name} now holds other weights")
         return checkpoint, "which made the meshes"
     except (OSError, ValueError) as error:
         print(f"predicted normals are not measured: {error}; name their model with `model`")

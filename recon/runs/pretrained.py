@@ -47,7 +47,7 @@ def hub_name(name) -> str:
 
 # %% ../../nbs/runs/pretrained.ipynb #75a0dfe0
 def from_pretrained(name: str | Path) -> Checkpoint:
-    "Read weights from a folder, or download them from `hf://USER/NAME`. ValueError: damaged, or not to be had."
+    "Read weights from a folder, or download them from `hf://USER/NAME`. ValueError: damaged, or not available."
     if not is_on_hub(name): return Checkpoint.read(resolve_path(name))
     from huggingface_hub import snapshot_download
     try: folder = snapshot_download(hub_name(name), allow_patterns=[METADATA, WEIGHTS])

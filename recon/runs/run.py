@@ -34,7 +34,9 @@ class Run:
         return yaml.safe_load((self.folder/"config.yaml").read_text())
 
     @property
-    def log_file(self) -> Path: return self.folder/"metrics.jsonl"
+    def log_file(self) -> Path:
+        "One JSON object a line."
+        return self.folder/"metrics.jsonl"
 
     def __repr__(self): return f"Run({self.folder}, {self.lines[-1]['step'] if self.lines else 0} steps)"
 

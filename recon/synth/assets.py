@@ -34,7 +34,7 @@ def fit_piece(
 SLOTS = ("shoes", "bottom", "top", "suit", "extra", "hair")   # from the inside to the outside
 
 def find_slot(place: Places) -> str:
-    "Tell what is worn at places of the body: a key of `SLOTS` other than hair."
+    "Return what is worn at places of the body: a key of `SLOTS` other than hair."
     if (place.head > .5).mean() > .5 or (place.hand > .5).mean() > .5: return "extra"
     if (place.y < -.55).mean() > .6: return "shoes"
     chest = ((place.y > .38) & (place.head < .5)).mean() > .05

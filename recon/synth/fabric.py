@@ -142,7 +142,7 @@ def relief(
     place: Places,
     margin: np.ndarray,   # (N,) distance to the garment's edge, metres
 ) -> np.ndarray:          # (N,) metres
-    "Tell how far the cloth stands out: what is sewn on, knit ribs, a rolled hem."
+    "Return how far the cloth stands out: sewn-on details, knit ribs, a rolled hem."
     height = .0016*ramp(margin, .016, .010) + (knit_ribs(place) if self.weave is ribs else 0)
     if self.cuffs: height = height + (.0025 + knit_ribs(place))*ramp(margin, self.cuffs, self.cuffs - .008)
     for detail in self.details:

@@ -153,7 +153,7 @@ def _brow_density(skin: Skin, place: Places) -> np.ndarray:
 
 # %% ../../nbs/synth/face.ipynb #e549a52c
 def beard_area(place: Places, moustache: bool) -> np.ndarray:
-    "Tell where (N,), 0 to 1, a beard grows: jaw, chin and, if wanted, the upper lip."
+    "Return where (N,), 0 to 1, a beard grows: jaw, chin and, if wanted, the upper lip."
     x, y, z = np.abs(place.x), place.y, place.z
     line = np.interp(z, [.03, .055, .085, .12, .15], [.80, .80, .785, .778, .772])
     jaw = ramp(y, line + .004, line - .006)*ramp(y, .705, .728)*ramp(z, .042, .056)*ramp(place.nz, -.75, -.45)

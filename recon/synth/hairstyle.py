@@ -79,9 +79,9 @@ def _radiate(point: np.ndarray, axis, turn: float = 0.) -> np.ndarray:
     axis = np.asarray(axis, float)/np.linalg.norm(axis)
     first = np.cross(axis, [1, 0, 0])
     first /= np.linalg.norm(first)
-    way = point - HEAD_CENTER
-    away = np.arccos(np.clip(way @ axis/np.maximum(np.linalg.norm(way, axis=1), 1e-9), -1, 1))
-    angle = np.arctan2(way @ np.cross(axis, first), way @ first) + turn*away
+    outward = point - HEAD_CENTER
+    away = np.arccos(np.clip(outward @ axis/np.maximum(np.linalg.norm(outward, axis=1), 1e-9), -1, 1))
+    angle = np.arctan2(outward @ np.cross(axis, first), outward @ first) + turn*away
     return np.stack([.085*np.cos(angle), .085*np.sin(angle), .09*away], 1)
 
 def _whorl(point: np.ndarray, parting: float) -> np.ndarray:

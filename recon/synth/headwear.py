@@ -43,17 +43,17 @@ def choose_headwear(
     voxel: float,         # metres
 ) -> list[str]:
     "Draw what is on the head anew; what is `wanted` stays, the first hat alone; glasses only in fine voxels."
-    asked = (wanted or "").split("+")
+    named = (wanted or "").split("+")
     shares = _hat_shares(female, age)
     luck = rng.random()
     weak_eyes = rng.random() < .08 + .10*ramp(age, 8, 16) + .42*ramp(age, 38, 66)
     below = np.cumsum(list(shares.values()))
     drawn = [name for name, end, share in zip(shares, below, shares.values()) if end - share <= luck < end]
-    hats = [name for name in extras if name in asked and name in HATS]
+    hats = [name for name in extras if name in named and name in HATS]
     if hats: drawn = []
     if weak_eyes and voxel <= GLASSES_VOXEL: drawn.insert(0, "glasses")
-    kept = [name for name in extras if name not in HEADWEAR or (name in asked and name not in hats[1:])]
-    return kept + [name for name in drawn if name not in asked]
+    kept = [name for name in extras if name not in HEADWEAR or (name in named and name not in hats[1:])]
+    return kept + [name for name in drawn if name not in named]
 
 # %% ../../nbs/synth/headwear.ipynb #5a8babe7
 RIM_POINTS = 48

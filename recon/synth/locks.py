@@ -100,10 +100,10 @@ LOCK_STEPS = 26
 
 def _scalp_heading(head: Head, kind: HairStyle, roots: Roots, here: np.ndarray, normal: np.ndarray) -> np.ndarray:
     "Directions (N,3) along the ground at places `here` (N,3) of the template's head."
-    way = _flow_directions(kind.flow, here, roots.side)
+    flow = _flow_directions(kind.flow, here, roots.side)
     over_forehead = np.stack([.08*roots.side, -.25 + 0*roots.side, 1 + 0*roots.side], 1)
-    way = np.where(roots.fringe[:, None], over_forehead, way) @ head.motion[:3, :3].T
-    return normalize(normalize(way - normal*np.einsum("ni,ni->n", way, normal)[:, None]) + roots.stray)
+    flow = np.where(roots.fringe[:, None], over_forehead, flow) @ head.motion[:3, :3].T
+    return normalize(normalize(flow - normal*np.einsum("ni,ni->n", flow, normal)[:, None]) + roots.stray)
 
 # %% ../../nbs/synth/locks.ipynb #01cc00d7
 def _shoulder_push(head: Head, side: np.ndarray, here: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -130,10 +130,10 @@ def _grow(head: Head, ground: Ground, start: np.ndarray, kind: HairStyle, roots:
     for step in range(1, LOCK_STEPS + 1):
         run = step*pace
         here = head.to_template(point)
-        way = _scalp_heading(head, kind, roots, here, normal)
+        flow = _scalp_heading(head, kind, roots, here, normal)
         fall = ramp(run, 0, .036/kind.droop)[:, None]*np.where(here[:, 1:2] > .95, .3, 1)
         down = [0, -1, 0] + _shoulder_push(head, roots.side, here, normal)
-        heading = normalize(.5*heading + (1 - fall)*way + fall*down)
+        heading = normalize(.5*heading + (1 - fall)*flow + fall*down)
         point = point + heading*pace[:, None]
         point, normal = _lay_on_ground(head, ground, roots, point, .001 + roots.lift*ramp(run, 0, .03))
         path.append(point)

@@ -28,7 +28,7 @@ def subdivision_levels(
     head: np.ndarray,       # (3,) its middle
     radius: float,
 ) -> torch.Tensor:          # (F,)
-    "Tell how often faces are split for their colours; more often near the head."
+    "Return how often faces are split for their colours: more often near the head."
     near = np.linalg.norm(vertices[faces[:, 0]] - head, axis=1) < radius
     at_head = _halvings(HEAD_SPACING, resolution, 2)
     elsewhere = _halvings(COLOR_SPACING, resolution, 1)
@@ -40,7 +40,7 @@ RIM_WIDTH = .003   # distances that differ by less are those of two layers' comm
 def _color_shares(
     gaps: np.ndarray,   # (L,N) distance of each layer from each point; inf: not near
 ) -> np.ndarray:        # (L,N)
-    "Tell how far each layer gives a point its colour: the nearest one alone, or two beside their rim."
+    "Return the share of each layer in a point's colour: the nearest alone, or two beside their rim."
     ranks = gaps.argpartition(1, 0)[:2]
     columns = np.arange(gaps.shape[1])
     first, second = gaps[ranks, columns]
@@ -90,12 +90,12 @@ def paint_surface(
     levels = torch.maximum(levels, rim*(levels + 1).clamp(max=2))
     tree = split_faces(torch.as_tensor(faces), len(vertices), levels)
     for ends in tree.ends:
-        middles = points[ends].mean(1)
+        midpoints = points[ends].mean(1)
         both = gaps[:, ends.numpy()]   # (L,M,2)
         length = (points[ends[:, 0]] - points[ends[:, 1]]).norm(dim=1).numpy()
         near = (both - both.min(0)).min(2) < length
-        more, gap = _paint_points(layers, solids, middles, near, reach)
-        points = torch.cat([points, middles])
+        more, gap = _paint_points(layers, solids, midpoints, near, reach)
+        points = torch.cat([points, midpoints])
         colors = np.concatenate([colors, more])
         gaps = np.concatenate([gaps, gap], 1)
     return RefinedColors(torch.as_tensor(colors), tree.corners.int(), tree.first.int())

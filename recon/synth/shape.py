@@ -62,6 +62,7 @@ def both_sides(name: str, left: float, right: float = None) -> dict:
     return {f"{name}Left": left, f"{name}Right": left if right is None else right}
 
 # %% ../../nbs/synth/shape.ipynb #72c2da01
+# Facial actions of each expression, for a strength `s` in [0,1].
 def calm(s): return both_sides("mouthSmile", .15*s)
 def pout(s): return dict(mouthPucker=.4 + .5*s)
 def press(s): return both_sides("mouthPress", .4 + .5*s) | both_sides("mouthDimple", .5*s)

@@ -19,7 +19,7 @@ def half_edges(
 
 # %% ../../nbs/synth/subdivide.ipynb #65f6eeba
 def _quarter(a, b, c, ab, bc, ca) -> np.ndarray:
-    "Stack the three corner faces and the central one of faces with these corners and edge middles."
+    "Stack the three corner faces and the central one of faces with these corners and edge midpoints."
     return np.concatenate([np.stack(face, 1) for face in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))])
 
 def subdivide_corners(
@@ -38,8 +38,8 @@ def midpoint_subdivide(
     directed, _ = half_edges(faces)
     edges, edge_of = np.unique(np.sort(directed, 1), axis=0, return_inverse=True)
     rows = np.repeat(np.arange(len(edges)), 2)
-    middles = sp.csr_matrix((np.full(2*len(edges), .5), (rows, edges.ravel())), (len(edges), count))
-    matrix = sp.vstack([sp.identity(count), middles]).tocsr()
+    midpoints = sp.csr_matrix((np.full(2*len(edges), .5), (rows, edges.ravel())), (len(edges), count))
+    matrix = sp.vstack([sp.identity(count), midpoints]).tocsr()
     return matrix, _quarter(*faces.T, *(count + edge_of.reshape(3, -1)))
 
 # %% ../../nbs/synth/subdivide.ipynb #d2c502a4

@@ -25,7 +25,7 @@ FEMALE = re.compile(r"female|woman|women|girl|lady", re.IGNORECASE)
 MALE = re.compile(r"(?<!fe)male|(?<![a-z])m[ae]n(?![a-z])|boy", re.IGNORECASE)
 
 def _find_sex(words: str) -> str:
-    "Tell from names and tags for whom a piece is: \"f\", \"m\" or \"\" for both."
+    "Find from names and tags whom a piece is for: \"f\", \"m\" or \"\" for both."
     female = bool(FEMALE.search(words))
     male = bool(MALE.search(words))
     if female == male: return ""

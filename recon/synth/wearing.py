@@ -59,10 +59,10 @@ def refine_piece(asset: Asset, template: Template) -> RefinedPiece:
         weights, faces = step(matrix.shape[0], faces)
         matrix = (weights @ matrix).tocsr()
         uv = subdivide_corners(uv)
-    held = np.clip(asset.clo.weights, 0, None)
-    held = held/held.sum(1, keepdims=True)
-    held = np.einsum("vkb,vk->vb", template.skinning[asset.clo.corners], held)
-    return RefinedPiece(matrix, faces, uv, (matrix @ held).astype(np.float32), texel)
+    weights = np.clip(asset.clo.weights, 0, None)
+    weights = weights/weights.sum(1, keepdims=True)
+    weights = np.einsum("vkb,vk->vb", template.skinning[asset.clo.corners], weights)
+    return RefinedPiece(matrix, faces, uv, (matrix @ weights).astype(np.float32), texel)
 
 # %% ../../nbs/synth/wearing.ipynb #e7b39109
 def _neighbour_mean(faces: np.ndarray, count: int) -> sp.csr_matrix:

@@ -70,7 +70,7 @@ def panel_coordinates(
 
 # %% ../../nbs/synth/weave.ipynb #e019ce66
 def on_torso(place: Places, facing: int) -> np.ndarray:
-    "Tell which points (N,) bool are of the torso and look to the front (1) or the back (-1)."
+    "Return which points (N,) bool are on the torso and face the front (1) or the back (-1)."
     return (place.nz*facing > .15) & (place.arm < .5)
 
 # %% ../../nbs/synth/weave.ipynb #13906a9c

@@ -22,7 +22,7 @@ from .papermill_io import trust
 # %% ../../nbs/tools/demo.ipynb #06c65e73
 Stage = tuple[str, str, dict]    # name of the executed copy, notebook, parameters
 
-def training_stages(folder: str, data: str, build: dict, train: dict, look: dict) -> list[Stage]:
+def training_stages(folder: str, data: str, build: dict, train: dict, reconstruct: dict) -> list[Stage]:
     "From nothing to measured meshes; two subjects are for validation, eight for the last measurement."
     shared = dict(preset="demo", save_root=folder, data_root=data) | train
     model = f"{folder}/02_train_full_pred"
@@ -32,13 +32,13 @@ def training_stages(folder: str, data: str, build: dict, train: dict, look: dict
             ("01_train_normal", "01_train_normal", shared),
             ("02_train_full", "02_train_full", shared),
             ("02_train_full_pred", "02_train_full", shared | dict(use_pred_nrm=True)),
-            ("05_reconstruct", "05_reconstruct", dict(model=model, data_root=data, save_root=results) | look),
+            ("05_reconstruct", "05_reconstruct", dict(model=model, data_root=data, save_root=results) | reconstruct),
             ("06_evaluate", "06_evaluate", evaluate)]
 
 # %% ../../nbs/tools/demo.ipynb #496ff889
 PHOTOS = "data/examples/images"
 
-def photo_stages(folder: str, photos: str, look: dict) -> tuple[list[Stage], list[Stage]]:
+def photo_stages(folder: str, photos: str, reconstruct: dict) -> tuple[list[Stage], list[Stage]]:
     "Photos to meshes: by the weights of the clone, and by those of the demo."
     from recon.runs.checkpoint import SHIPPED
     prepared = f"{folder}/photos"
@@ -46,35 +46,35 @@ def photo_stages(folder: str, photos: str, look: dict) -> tuple[list[Stage], lis
     first = dict(data_root=prepared, save_root=f"{prepared}/meshes", model=SHIPPED)
     before = [("03_fit", "03_fit", dict(photos=photos, data_root=prepared)),
               ("04_hallucinate", "04_hallucinate", dict(data_root=prepared)),
-              ("05_reconstruct_shipped", "05_reconstruct", first | look)]
-    return before, [("05_reconstruct_photos", "05_reconstruct", own | look)]
+              ("05_reconstruct_shipped", "05_reconstruct", first | reconstruct)]
+    return before, [("05_reconstruct_photos", "05_reconstruct", own | reconstruct)]
 
 # %% ../../nbs/tools/demo.ipynb #1830f051
-def scan_stages(folder: str, scans: str, look: dict) -> list[Stage]:
+def scan_stages(folder: str, scans: str, reconstruct: dict) -> list[Stage]:
     "Scans by other hands, reconstructed and measured."
     data, results = f"{folder}/scans.h5", f"{folder}/05_reconstruct_scans"
     shared = dict(model=f"{folder}/02_train_full_pred", data_root=data)
     return [("00_build_scans", "00_build_dataset", dict(source=scans, data_root=data)),
-            ("05_reconstruct_scans", "05_reconstruct", shared | dict(save_root=results) | look),
+            ("05_reconstruct_scans", "05_reconstruct", shared | dict(save_root=results) | reconstruct),
             ("06_evaluate_scans", "06_evaluate", shared | dict(results=results, save=f"{folder}/scans.json"))]
 
 # %% ../../nbs/tools/demo.ipynb #52bee6e6
 def stages(
     folder: str = "outputs/demo",
     data: str = "data/people.h5",
-    photos: str = "",        # folder of photos; empty: none
-    scans: str = "",         # folder of scans by other hands; empty: none
-    build: dict = None,      # further parameters of 00
-    train: dict = None,      # of 01 and 02
-    look: dict = None,       # of 05
+    photos: str = "",          # folder of photos; empty: none
+    scans: str = "",           # folder of scans by other hands; empty: none
+    build: dict = None,        # further parameters of 00
+    train: dict = None,        # of 01 and 02
+    reconstruct: dict = None,  # of 05
 ) -> list[Stage]:
     "List the stages in running order."
-    look = look or {}
-    plan = training_stages(folder, data, build or {}, train or {}, look)
+    reconstruct = reconstruct or {}
+    plan = training_stages(folder, data, build or {}, train or {}, reconstruct)
     if photos:
-        before, after = photo_stages(folder, photos, look)
+        before, after = photo_stages(folder, photos, reconstruct)
         plan = before + plan + after
-    return plan + scan_stages(folder, scans, look) if scans else plan
+    return plan + scan_stages(folder, scans, reconstruct) if scans else plan
 
 # %% ../../nbs/tools/demo.ipynb #65b2b7d6
 def is_finished(output: Path, parameters: dict) -> bool:

@@ -132,7 +132,7 @@ if is_papermill(): complete_arguments()
 
 # %% ../../nbs/tools/papermill_io.ipynb #8de1d9ea
 def is_worth_showing(record: logging.LogRecord) -> bool:
-    "Return whether a line of papermill's log tells something that the stage does not."
+    "Return whether a line of papermill's log says more than the stage itself does."
     return not record.getMessage().startswith("Passed unknown parameter")
 
 logging.getLogger("papermill").addFilter(is_worth_showing)

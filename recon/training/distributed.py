@@ -51,11 +51,11 @@ class Ranks:
         return self.accelerator.reduce(tensor, "sum")
 
     def broadcast(self, value):
-        "Give all processes the value of the first."
+        "Send the value of the first process to all."
         return broadcast_object_list([value])[0] if self.count > 1 else value
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
-        "Let a module's gradients be averaged over all processes."
+        "Average a module's gradients over all processes."
         return self.accelerator.prepare_model(module) if self.count > 1 else module
 
     def print(self, text: str):
@@ -119,7 +119,7 @@ def split_micro_batches(batch: list, parts: int, rank: int, ranks: int) -> list[
 
 # %% ../../nbs/training/distributed.ipynb #4be09edc
 def should_launch(options) -> bool:
-    "Whether this process is to start those that train."
+    "Whether this process starts those that train."
     return options.num_processes > 1 and "LOCAL_RANK" not in os.environ
 
 def _environment(options) -> dict:

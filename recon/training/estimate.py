@@ -53,7 +53,7 @@ class LiveBytes(TorchDispatchMode):
 
 # %% ../../nbs/training/estimate.ipynb #5c1e1a2f
 def fake_batch(options, subjects: int, body: tuple = (13_718, 27_420)) -> Batch:
-    "A batch by its shapes alone: images, points and a `body` of so many vertices and faces."
+    "A batch by its shapes alone: images, points and a `body` of given numbers of vertices and faces."
     size = options.image_size
     vertices, faces = body
     def image(channels: int) -> torch.Tensor: return torch.zeros(subjects, channels, size, size)
@@ -82,7 +82,7 @@ class Requirements:
     flops: float    # floating point operations a subject and step
 
     def memory(self, subjects: int) -> float:
-        "Bytes of a step on so many subjects at once."
+        "Bytes of a step on `subjects` at once."
         return self.state + subjects * self.subject
 
 def _trace(options, stage: int) -> Requirements:

@@ -44,13 +44,13 @@ class Tolerant:
 
 # %% ../../nbs/training/log.ipynb #318cbb3a
 def has_key(host: str) -> bool:
-    "Whether a key for the server is at hand; without one `wandb` would stop and ask."
+    "Whether a key for the server is at hand; without one `wandb` would stop and prompt for it."
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"): return True
     try: return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError): return False
 
 def online(seconds: float = 3.) -> bool:
-    "Whether the server answers and would let us in."
+    "Whether the server answers and a key for it is at hand."
     server = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
     port = server.port or (80 if server.scheme == "http" else 443)
     try: socket.create_connection((server.hostname, port), seconds).close()
@@ -68,7 +68,7 @@ def wandb_id(trainer) -> str:
 
 # %% ../../nbs/training/log.ipynb #4ad30b85
 def _patience() -> dict:
-    "Settings that keep `wandb` from waiting, as far as its version knows them."
+    "Settings that keep `wandb` from waiting, those that its version has."
     import wandb
     wanted = dict(init_timeout=30., finish_timeout=30., disable_code=True)
     return {name: value for name, value in wanted.items() if name in wandb.Settings.model_fields}

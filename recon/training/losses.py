@@ -40,9 +40,13 @@ def add_loss(name: str, stages: tuple[int, ...], count: Callable):
     return add
 
 # %% ../../nbs/training/losses.ipynb #7c30e8db
-def count_points(batch: Batch, options) -> int: return batch["d"].numel()
+def count_points(batch: Batch, options) -> int:
+    "One value a point."
+    return batch["d"].numel()
 
-def count_channels(batch: Batch, options) -> int: return 3*batch["d"].numel()
+def count_channels(batch: Batch, options) -> int:
+    "Three values a point."
+    return 3*batch["d"].numel()
 
 @add_loss("sdf", stages=(2, 3), count=count_points)
 def sdf_loss(outputs: Outputs, batch: Batch, options) -> Tensor:
@@ -89,7 +93,9 @@ def absolute_error(
     return (error * mask if use_mask else error).sum()
 
 # %% ../../nbs/training/losses.ipynb #0a238698
-def count_map_values(batch: Batch, options) -> int: return 3*batch["front_mask"].numel()
+def count_map_values(batch: Batch, options) -> int:
+    "Three values a pixel."
+    return 3*batch["front_mask"].numel()
 
 @add_loss("2D", stages=(1, 3), count=count_map_values)
 def normal_map_loss(outputs: Outputs, batch: Batch, options) -> tuple[Tensor, Tensor]:
@@ -146,5 +152,6 @@ class StageLosses(nn.Module):
         self.model, self.options, self.stage, self.template = model, options, stage, template
 
     def forward(self, batch: Batch, counts: Tensor = None) -> tuple[Tensor, dict[str, Tensor]]:
+        "The weighted total, and each unweighted loss without gradient; `counts` as of `compute_losses`."
         losses = compute_losses(self.model, batch, self.options, self.stage, self.template, counts)
         return total_loss(losses, self.options), {name: value.detach() for name, value in losses.items()}

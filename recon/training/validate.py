@@ -54,7 +54,7 @@ def open_validation_subjects(options, template: BodyTemplate | None, num_samples
         return PreparedSubjects(folder, body)
     try: return open_as_trained(options.asdict(), "valid", num_samples)
     except NoSplit:
-        print(f"no validation: {options.data_root} holds nobody apart for it; build it with num_valid=4, "
+        print(f"no validation: {options.data_root} has no subjects set aside for it; build it with num_valid=4, "
               "or name a prepared folder as valid_folder")
 
 # %% ../../nbs/training/validate.ipynb #bea41048
@@ -270,7 +270,7 @@ def __call__(self: Validator, model: Reconstructor, epoch: int, stop_requested=F
         if not stop_requested: raise
         results = None                                  # a second Ctrl-C: the training is saved all the same
     finally: model.train(was_training)
-    if results is None: tqdm.write(f"validation of epoch {epoch} interrupted; it is made good when the run goes on")
+    if results is None: tqdm.write(f"validation of epoch {epoch} interrupted; it is repeated when the run goes on")
     return self.record(epoch, results, time.perf_counter() - began) if results else None
 
 # %% ../../nbs/training/validate.ipynb #3c8627dd
@@ -281,8 +281,8 @@ def name_of(subjects: Subjects, trained_on: ReconDataset) -> str:
     data = getattr(subjects, "data", None)
     if data is None or data.path != trained_on.path: return "validation"
     if not set(subjects.names) & set(trained_on.subjects): return "validation"
-    print(f"{data.path} holds nobody apart: validation sees training subjects, so the best checkpoint is the one "
-          "that fits them best. Set num_valid to hold some out.")
+    print(f"{data.path} has no subjects set aside: validation sees training subjects, so the best checkpoint is the "
+          "one that fits them best. Set num_valid to hold some out.")
     return ON_TRAINING_SUBJECTS
 
 def open_validator(trainer) -> Validator | None:

@@ -79,7 +79,7 @@ def errors(self: MeshShading) -> list[np.ndarray]:   # (V,) each
 
 @patch(as_prop=True)
 def scale(self: MeshShading) -> ColorScale:
-    "The scale of the errors: to the limit asked for, or one that holds most errors."
+    "The scale of the errors: to the given limit, or to one that holds most errors."
     if self.limit: return ColorScale(self.limit, self.unit[1], self.signed)
     errors = [error for k, error in enumerate(self.errors) if k != self.reference_index]
     return ColorScale.fit(errors or self.errors, self.unit[1], self.signed)
