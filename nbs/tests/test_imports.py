@@ -1,4 +1,5 @@
 "The package as users meet it: light to import, every module by itself, nothing undefined."
+import configparser
 import json
 import subprocess
 import sys
@@ -98,3 +99,11 @@ def test_names_that_outside_scripts_rely_on(tmp_path):
     )
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_settings_name_only_what_exists():
+    settings = configparser.ConfigParser(delimiters="=", interpolation=None)
+    settings.read(ROOT/"settings.ini")
+    named = [settings["DEFAULT"].get(name) for name in ("lib_path", "nbs_path", "doc_path", "readme_nb")]
+    places = {place: (ROOT/place, ROOT/"nbs"/place) for place in named if place}
+    assert not [place for place, paths in places.items() if not any(path.exists() for path in paths)]

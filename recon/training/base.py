@@ -53,6 +53,7 @@ def record(self: BaseTrainer, line: dict, **more):
 @patch
 def log(self: BaseTrainer, losses: dict[str, float]):
     "Log the losses of a step, and show them beside the progress bar."
+    if not self.ranks.is_main: return
     self.bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()})
     self.record(dict(step=self.global_step) | losses)
 
