@@ -90,6 +90,7 @@ class BackTrainer(BaseTrainer):
         self.average.load_state_dict(self.net.state_dict())
         options = dict(lr=cfg.lr, weight_decay=cfg.weight_decay, betas=(.9, .99))
         self.optimizer = torch.optim.AdamW(self.net.parameters(), **options)
+        self.saved_step = -1
 
     def describe(self) -> str:
         "What the run is about to do."
@@ -107,11 +108,13 @@ def save_weights(net: BackNet, path: Path, **metadata: str):
 # %% ../../nbs/training/back.ipynb #9bfe301c
 @patch
 def save(self: BackTrainer):
-    "Write the state to continue from, and the averaged weights to use."
+    "Write the state to continue from, and the averaged weights to use, unless they are those of this step."
+    if self.saved_step == self.global_step: return
     state = {name: getattr(self, name).state_dict() for name in STATE} | dict(step=self.global_step)
     with atomic_write(self.folder/"state.pt") as partial: torch.save(state, partial)
     size = self.cfg.image_size
     save_weights(self.average, self.folder/"model.safetensors", step=self.global_step, image_size=size)
+    self.saved_step = self.global_step
 
 @patch
 def start(self: BackTrainer) -> str:
@@ -120,7 +123,7 @@ def start(self: BackTrainer) -> str:
     if not file.exists(): return "from scratch"
     state = torch.load(file, self.device, weights_only=True)
     for name in STATE: getattr(self, name).load_state_dict(state[name])
-    self.global_step = state["step"]
+    self.global_step = self.saved_step = state["step"]
     return f"going on from step {self.global_step} ({file})"
 
 # %% ../../nbs/training/back.ipynb #6aad0b32
