@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['CLIP_MEAN', 'CLIP_STD', 'OPPOSITE', 'PIPELINE', 'SithInputs', 'uv_map', 'sith_inputs', 'check_layout',
-           'load_projection', 'SithModel', 'tiny_sith', 'sample_backs', 'SithBack', 'training_groups', 'diffusion_loss']
+           'load_projection', 'load_part', 'check_widths', 'SithModel', 'tiny_sith', 'published_sith', 'sample_backs',
+           'SithBack', 'training_groups', 'diffusion_loss']
 
 # %% ../../nbs/back/sith.ipynb #8477e35c
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from fastcore.basics import patch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -79,14 +82,44 @@ def check_layout(folder: Path):
 # %% ../../nbs/back/sith.ipynb #fa2958e3
 def load_projection(folder: Path) -> nn.Linear:
     "The projection from its folder. Raise ValueError for other weights."
-    file = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    weights = load_file(file) if file else torch.load(next(folder.glob("*.bin")), weights_only=True, map_location="cpu")
+    file = next(iter([*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]), None)
+    if file is None: raise ValueError(f"{folder}: no weights; expected a .safetensors or .bin file")
+    try: weights = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True,
+                                                                                     map_location="cpu")
+    except (SafetensorError, OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{file}: damaged, or no weights ({error})") from error
     if set(weights) != {"projection.weight"}:
         raise ValueError(f"{folder}: expected projection.weight alone; found {', '.join(sorted(weights)[:4])}")
     weight = weights["projection.weight"]
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     layer.weight.data.copy_(weight)
     return layer
+
+# %% ../../nbs/back/sith.ipynb #661909ad
+def load_part(kind: type, folder: Path) -> nn.Module:
+    "A part of the model as diffusers or transformers saved it. Raise ValueError for a damaged or foreign one."
+    try: part, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ValueError(f"{folder}: damaged, or no {kind.__name__} ({reason})") from error
+    missing = sorted([*info["missing_keys"], *(str(key) for key in info.get("mismatched_keys") or ())])
+    if missing:
+        raise ValueError(f"{folder}: weights of another network than its config.json says; "
+                         f"it lacks {len(missing)} tensors of {kind.__name__}: {', '.join(missing[:4])}")
+    return part
+
+def check_widths(unet, controlnet, image_encoder, projection: nn.Linear, folder: Path):
+    "Refuse parts that do not fit each other or SiTH's conditions. Raise ValueError."
+    expected = {
+        "unet/in_channels": (unet.config.in_channels, 8),              # the noisy latent and the front's
+        "controlnet/in_channels": (controlnet.config.in_channels, 8),
+        "controlnet/conditioning_channels": (controlnet.config.conditioning_channels, 8),
+        "projection/in_features": (projection.in_features, image_encoder.config.hidden_size),
+        "projection/out_features": (projection.out_features, unet.config.cross_attention_dim),
+        "controlnet/cross_attention_dim": (controlnet.config.cross_attention_dim, unet.config.cross_attention_dim),
+    }
+    wrong = [f"{name} is {found}; expected {value}" for name, (found, value) in expected.items() if found != value]
+    if wrong: raise ValueError(f"{folder}: parts of another model: {'; '.join(wrong)}")
 
 # %% ../../nbs/back/sith.ipynb #8894dea4
 class SithModel(nn.Module):
@@ -99,14 +132,17 @@ class SithModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "SithModel":
-        "Load a folder in diffusers' layout. Raise FileNotFoundError for missing parts, OSError for damaged ones."
+        "Load a folder in diffusers' layout. Raise FileNotFoundError for missing parts, ValueError for other faults."
         check_layout(folder)
         from diffusers import AutoencoderKL, ControlNetModel, UniPCMultistepScheduler, UNet2DConditionModel
         from transformers import CLIPVisionModelWithProjection
-        kinds = (UniPCMultistepScheduler, AutoencoderKL, CLIPVisionModelWithProjection, UNet2DConditionModel,
-                 ControlNetModel)
-        parts = {name: kind.from_pretrained(folder/name, local_files_only=True) for name, kind in zip(PIPELINE, kinds)}
-        return cls(**parts, projection=load_projection(folder/"projection"))
+        kinds = (AutoencoderKL, CLIPVisionModelWithProjection, UNet2DConditionModel, ControlNetModel)
+        parts = {name: load_part(kind, folder/name) for name, kind in zip(PIPELINE[1:], kinds)}
+        try: scheduler = UniPCMultistepScheduler.from_pretrained(folder/"scheduler", local_files_only=True)
+        except (OSError, ValueError) as error: raise ValueError(f"{folder}/scheduler: damaged ({error})") from error
+        projection = load_projection(folder/"projection")
+        check_widths(parts["unet"], parts["controlnet"], parts["image_encoder"], projection, folder)
+        return cls(scheduler, **parts, projection=projection)
 
     def save(self, folder: Path, parts: tuple = PIPELINE):
         "Write the six parts, or some of them; the projection always."
@@ -139,6 +175,25 @@ def tiny_sith(seed: int = 0) -> SithModel:
     projection = nn.Linear(16, 12, bias=False)
     projection.load_state_dict(encoder.visual_projection.state_dict())
     return SithModel(UniPCMultistepScheduler(), vae, encoder, unet, controlnet, projection).eval()
+
+# %% ../../nbs/back/sith.ipynb #22112168
+def published_sith(divide: int = 1) -> SithModel:
+    "A random model of the published sizes, or with `divide` times fewer channels; build it on `meta` to look only."
+    from diffusers import AutoencoderKL, ControlNetModel, UniPCMultistepScheduler, UNet2DConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    groups, context = max(1, 32//divide), 768//divide
+    blocks = dict(block_out_channels=tuple(width//divide for width in (320, 640, 1280, 1280)), norm_num_groups=groups,
+                  cross_attention_dim=context, attention_head_dim=max(1, 8//divide))
+    unet = UNet2DConditionModel(in_channels=8, **blocks)
+    controlnet = ControlNetModel(in_channels=8, conditioning_channels=8, **blocks)
+    widths = tuple(width//divide for width in (128, 256, 512, 512))
+    vae = AutoencoderKL(block_out_channels=widths, layers_per_block=2, norm_num_groups=groups,
+                        down_block_types=("DownEncoderBlock2D",)*4, up_block_types=("UpDecoderBlock2D",)*4)
+    clip = CLIPVisionConfig(hidden_size=1024//divide, intermediate_size=4096//divide, num_hidden_layers=24,
+                            num_attention_heads=max(1, 16//divide), projection_dim=context, image_size=224,
+                            patch_size=14)
+    projection = nn.Linear(1024//divide, context, bias=False)
+    return SithModel(UniPCMultistepScheduler(), vae, CLIPVisionModelWithProjection(clip), unet, controlnet, projection)
 
 # %% ../../nbs/back/sith.ipynb #affc161b
 @patch
