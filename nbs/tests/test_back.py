@@ -394,6 +394,36 @@ def test_training_logs_to_wandb(tmp_path, monkeypatch):
     assert sent[0] == next(entry for entry in sent[5:] if isinstance(entry, str))  # goes on: the same run there
 
 
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, monkeypatch):
+    "The same examples, the same losses over all of them, the same weights but for rounding; one of them writes."
+    for name, value in dict(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)).items():
+        monkeypatch.setenv(name, value)
+    data = make_balls(tmp_path, names="abc", size=32)
+    common = dict(preset="demo", data_root=str(data), save_root=str(tmp_path), image_size=32, views=4, log_every=1)
+    lines = dict(one=[], two=[])
+    for name, sizes in dict(one=dict(batch_size=4), two=dict(batch_size=2, num_processes=2)).items():
+        cfg = TrainHallucinate.resolve(common | dict(exp_name=name, steps=3) | sizes)
+        train(cfg, on_log=lines[name].append)
+    assert [line["step"] for line in lines["two"]] == [1, 2, 3]
+    for one, two in zip(*lines.values()):
+        assert one == {name: pytest.approx(value, rel=1e-4) for name, value in two.items()}
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in lines)
+    for name, value in one["net"].items():
+        torch.testing.assert_close(value, two["net"][name], atol=2e-3, rtol=1e-2, msg=name)
+    assert len((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_validation_leaves_pictures_of_people_held_out(tmp_path):
+    data = make_balls(tmp_path, names="abc", size=128, split=dict(train=["a", "b"], valid=["c"]))
+    options = dict(preset="demo", data_root=str(data), save_root=str(tmp_path), batch_size=1, steps=2, views=2)
+    shown = []
+    train(TrainHallucinate.resolve(options | dict(image_size=128, log_every=1, valid_every=2)), on_log=shown.append)
+    judged = [line for line in shown if "valid" in line]
+    assert [line["step"] for line in judged] == [2] and judged[0]["mirror_psnr"] > 0
+    with Image.open(f"{judged[0]['valid']}/preview.jpg") as picture:
+        assert picture.width > 6 * 100
+
+
 # Fields on generated backs ---------------------------------------------------------------------------------------
 
 
