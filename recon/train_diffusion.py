@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from .config import Config, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, is_script, run_script
-from .files import exclusive_lock, resolve_path
+from .files import resolve_path
 
 # %% ../nbs/02_train_diffusion.ipynb #8789dcc8
 @dataclass
@@ -45,6 +45,7 @@ class TrainDiffusion(Config):
     lighting: NonNegativeFloat = 0.          # strength of a random light
     mixed_precision: Literal["no", "bf16"] = "no" # type of the forward pass
     gradient_checkpointing: bool = False     # compute activations twice instead of keeping them
+    num_processes: PositiveInt = 1           # processes of this machine that train together, `batch_size` subjects each
     seed: NonNegativeInt = 0                 # of order, views, noise
     save_every: PositiveInt = 1000           # steps between checkpoints
     keep: NonNegativeInt = 2                 # checkpoints that stay; 0: all
@@ -62,24 +63,30 @@ def open_pairs(cfg: TrainDiffusion):
     data = ReconDataset(cfg.data_root, cfg.image_size, 1, split="train", seed=cfg.seed, lighting=cfg.lighting)
     return DiffusionPairs(data, load_anny().model.uv, cfg.image_size, cfg.background, cfg.seed)
 
+# %% ../nbs/02_train_diffusion.ipynb #e8cabb3c
 def main(cfg: TrainDiffusion, on_log=None) -> Path:
-    "Train; give back the folder of the whole model. `on_log(line)` sees each logged line."
-    import torch
-    from recon.back.sith import SithModel
+    """Train, in `num_processes` of this machine or in those of a launcher; give back the folder of the whole model.
+    `on_log(line)` sees each logged line."""
+    from recon.back.sith import SithModel, check_layout
+    from recon.training.back_estimate import check_diffusion_training
     from recon.training.diffusion import DiffusionTrainer
+    from recon.training.distributed import first_alone_in, launch, should_launch
     from recon.training.log import tracking
     if not cfg.pretrained_model_name_or_path:
         raise ValueError("pretrained_model_name_or_path is empty; expected a folder with "
                          "scheduler, vae, image_encoder, unet, controlnet and projection to start from")
-    model = SithModel.load(resolve_path(cfg.pretrained_model_name_or_path))
+    if should_launch(cfg): return launch("recon.train_diffusion", cfg, on_log).folder/"model"
+    source = resolve_path(cfg.pretrained_model_name_or_path)
+    check_layout(source)
+    check_diffusion_training(cfg, source)
+    model = SithModel.load(source)
     pairs = open_pairs(cfg)
     folder = resolve_path(cfg.save_root)/cfg.exp_name
-    with exclusive_lock(folder):
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    with first_alone_in(folder):
         trainer = DiffusionTrainer(cfg, model, pairs).resume()
         with tracking(trainer, on_log) as log: trainer.fit(log)
-        if trainer.is_done: model.save(folder/"model")
-    if trainer.is_done: print(f"for 04_hallucinate, pretrained_model_name_or_path={folder/'model'}")
+        if trainer.is_done and trainer.ranks.is_main: model.save(folder/"model")
+    if trainer.is_done: trainer.ranks.print(f"for 04_hallucinate, pretrained_model_name_or_path={folder/'model'}")
     return folder/"model"
 
 def cli(argv=None): run_script(TrainDiffusion, main, argv)

@@ -89,10 +89,12 @@ def main(cfg: TrainHallucinate, on_log=None) -> Path:
     `on_log(line)` sees each logged line."""
     import torch
     from recon.training.back import BackTrainer, validate
+    from recon.training.back_estimate import check_back_training
     from recon.training.distributed import first_alone_in, launch, should_launch
     from recon.training.log import tracking
     if should_launch(cfg): return launch("recon.train_hallucinate", cfg, on_log).folder
     folder = resolve_path(cfg.save_root)/cfg.exp_name
+    check_back_training(cfg)
     if cfg.threads: torch.set_num_threads(cfg.threads)
     train, valid = open_data(cfg)
     with first_alone_in(folder):

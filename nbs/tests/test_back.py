@@ -280,6 +280,16 @@ def test_folders_and_weights_that_are_none(prepared, tmp_path, weights):
     assert not (prepared / "back_images").exists()  # nothing was begun
 
 
+def test_what_the_memory_cannot_hold_is_refused_before_anything_is_painted(prepared, weights, tmp_path):
+    with pytest.raises(ValueError, match=r"painting at 65536 pixels takes about .* It would fit with resolution=384"):
+        main(options(prepared, pretrained_model_name_or_path=str(weights), resolution=65536))
+    assert not (prepared / "back_images").exists()
+    cfg = dict(data_root=str(make_balls(tmp_path, size=32)), save_root=str(tmp_path), image_size=2048, batch_size=512)
+    with pytest.raises(ValueError, match=r"a step of 512 at 2048 pixels takes about .* are free"):
+        train(TrainHallucinate.resolve(cfg))
+    assert not (tmp_path / "02_train_hallucinate").exists()
+
+
 def test_choices_that_are_none(prepared):
     assert parse_choice("a:1, b:20") == dict(a=1, b=20)
     for text in ("a", "a:b", ":"):
@@ -521,6 +531,18 @@ def test_foreign_weights_of_the_projection_are_refused(tiny, tmp_path):
     save_file({"other.weight": torch.eye(2)}, folder / "projection" / "diffusion_pytorch_model.safetensors")
     with pytest.raises(ValueError, match="expected projection.weight alone; found other.weight"):
         SithModel.load(folder)
+
+
+def test_a_diffusion_that_the_memory_cannot_hold_is_refused(prepared, tiny, diffusion_run, monkeypatch):
+    import recon.training.back_estimate as estimate
+
+    monkeypatch.setattr(estimate, "free_on", lambda device: 50e6)
+    with pytest.raises(ValueError, match=r"painting at 512 pixels takes about .* It would fit with .*resolution=\d+"):
+        main(options(prepared, pretrained_model_name_or_path=str(tiny)))
+    monkeypatch.setattr(estimate, "free_on", lambda device: 1e6)
+    with pytest.raises(ValueError, match=r"a step of 2 at 64 pixels takes about .* are free"):
+        train_diffusion(diffusion_run("run"))
+    assert not (prepared / "back_images").exists()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRAINED', 'training_item', 'DiffusionPairs', 'DiffusionOptions', 'step_indices', 'read_batch', 'draw_noise',
-           'DiffusionTrainer', 'checkpoints']
+           'NoiseLoss', 'DiffusionTrainer', 'checkpoints']
 
 # %% ../../nbs/training/diffusion.ipynb #d19dca6b
 import shutil
@@ -90,19 +90,19 @@ class DiffusionOptions(Protocol):
     log_every: int
 
 # %% ../../nbs/training/diffusion.ipynb #59802995
-def step_indices(count: int, cfg: DiffusionOptions, step: int) -> list[tuple[int, int]]:
-    "Epoch and subject of each item of a step; every subject once an epoch."
-    found = []
-    for place in range(step*cfg.batch_size, (step + 1)*cfg.batch_size):
+def step_indices(count: int, cfg: DiffusionOptions, step: int, rank: int = 0, ranks: int = 1) -> list[tuple[int, int]]:
+    "Epoch and subject of each item that a process of `ranks` has in a step; together every subject once an epoch."
+    found, size = [], cfg.batch_size*ranks
+    for place in range(step*size + rank, (step + 1)*size, ranks):
         epoch, at = divmod(place, count)
         order = np.random.default_rng([cfg.seed, epoch]).permutation(count)
         found.append((epoch, int(order[at])))
     return found
 
 # %% ../../nbs/training/diffusion.ipynb #eda49e79
-def read_batch(pairs: DiffusionPairs, cfg: DiffusionOptions, step: int) -> tuple[SithInputs, Tensor]:
-    "Conditions and backs of a step."
-    inputs, backs = zip(*(pairs.read(epoch, index) for epoch, index in step_indices(len(pairs), cfg, step)))
+def read_batch(pairs: DiffusionPairs, indices: list[tuple[int, int]]) -> tuple[SithInputs, Tensor]:
+    "Conditions and backs of items by epoch and subject."
+    inputs, backs = zip(*(pairs.read(epoch, index) for epoch, index in indices))
     fields = ("clip", "front", "hint")
     return SithInputs(*(torch.cat([getattr(one, name) for one in inputs]) for name in fields)), torch.cat(backs)
 
@@ -115,6 +115,17 @@ def draw_noise(cfg: DiffusionOptions, step: int, shape: tuple, times: int) -> tu
     dropped = torch.rand(1, generator=generator) < cfg.dropout
     return noise, time, dropped.expand(shape[0])
 
+# %% ../../nbs/training/diffusion.ipynb #3ff1a7ae
+class NoiseLoss(nn.Module):
+    "`diffusion_loss` as a module, so that several processes can average its gradients."
+    def __init__(self, model: SithModel, schedule):
+        super().__init__()
+        self.model = model
+        self.schedule = schedule
+
+    def forward(self, inputs: SithInputs, backs: Tensor, noise: Tensor, time: Tensor, dropped: Tensor) -> Tensor:
+        return diffusion_loss(self.model, inputs, backs, noise, time, dropped, self.schedule)
+
 # %% ../../nbs/training/diffusion.ipynb #2b4dbec2
 TRAINED = ("unet", "controlnet", "projection")
 
@@ -124,10 +135,11 @@ class DiffusionTrainer(BaseTrainer):
         from diffusers import DDPMScheduler
         super().__init__(cfg)
         self.total_steps = cfg.steps
-        self.model = model
+        self.model = model.to(self.ranks.device)
         self.pairs = pairs
         self.schedule = DDPMScheduler.from_config(model.scheduler.config)
         groups = training_groups(model, cfg.lr_controlnet, cfg.lr_attention)
+        self.losses = self.ranks.wrap(NoiseLoss(model, self.schedule))
         self.optimizer = torch.optim.AdamW(groups, betas=(.9, .999), weight_decay=cfg.weight_decay)
         self.average = {name: value.detach().clone() for name, value in self.trained()} if cfg.ema else {}
         if cfg.gradient_checkpointing:
@@ -142,7 +154,7 @@ class DiffusionTrainer(BaseTrainer):
         "What the run is about to do."
         size = sum(value.numel() for _, value in self.trained())
         return (f"Latent diffusion: {size/1e6:.1f} M parameters, {len(self.pairs)} subjects, {self.total_steps} steps "
-                f"of {self.cfg.batch_size}, on {self.model.unet.device}, {self.origin}.")
+                f"of {self.cfg.batch_size*self.ranks.count}, on {self.model.unet.device}, {self.origin}.")
 
 # %% ../../nbs/training/diffusion.ipynb #4ca9dfb3
 def checkpoints(folder: Path) -> list[Path]:
@@ -156,7 +168,7 @@ def _step_of(path: Path) -> int: return int(path.name.split("-")[1])
 def save(self: DiffusionTrainer):
     "Write `checkpoint-N`, unless it is there; remove all but the last `keep`, 0: none."
     target = self.folder/f"checkpoint-{self.global_step}"
-    if target.exists(): return
+    if target.exists() or not self.ranks.is_main: return
     state = dict(optimizer=self.optimizer.state_dict(), average=self.average, step=self.global_step)
     with atomic_write(target) as partial:
         self.model.save(partial, TRAINED)
@@ -177,7 +189,7 @@ def load(self: DiffusionTrainer, checkpoint: Path):
         file = checkpoint/name/"diffusion_pytorch_model.safetensors"
         getattr(self.model, name).load_state_dict(load_file(file))
     self.model.projection.load_state_dict(load_projection(checkpoint/"projection").state_dict())
-    state = torch.load(checkpoint/"state.pt", weights_only=True)
+    state = torch.load(checkpoint/"state.pt", self.model.unet.device, weights_only=True)
     self.optimizer.load_state_dict(state["optimizer"])
     self.average = state["average"]
     self.global_step = state["step"]
@@ -193,24 +205,32 @@ def start(self: DiffusionTrainer) -> str:
 # %% ../../nbs/training/diffusion.ipynb #da3524b9
 @patch
 def batches(self: DiffusionTrainer) -> Iterator[tuple[SithInputs, Tensor]]:
-    "Yield conditions and backs of each coming step, on the model's device."
+    "Yield conditions and backs of this process in each coming step, on the model's device."
     device = self.model.unet.device
     for step in range(self.global_step, self.total_steps):
-        inputs, backs = read_batch(self.pairs, self.cfg, step)
+        indices = step_indices(len(self.pairs), self.cfg, step, self.ranks.index, self.ranks.count)
+        inputs, backs = read_batch(self.pairs, indices)
         moved = (value.to(device) for value in (inputs.clip, inputs.front, inputs.hint))
         yield SithInputs(*moved), backs.to(device)
 
 @patch
-def update(self: DiffusionTrainer, batch: tuple[SithInputs, Tensor]) -> dict[str, float]:
-    "Update the model once, and its moving average; return the loss."
-    cfg, model = self.cfg, self.model
+def loss(self: DiffusionTrainer, batch: tuple[SithInputs, Tensor]) -> Tensor:
+    "The loss of this process's items of the step; noise is drawn for all processes at once."
     inputs, backs = batch
-    cell = 2**(len(model.vae.config.block_out_channels) - 1)
-    shape = (len(backs), model.vae.config.latent_channels, backs.shape[2]//cell, backs.shape[3]//cell)
-    drawn = draw_noise(cfg, self.global_step, shape, self.schedule.config.num_train_timesteps)
-    noise, time, dropped = (value.to(backs.device) for value in drawn)
-    with torch.autocast(backs.device.type, torch.bfloat16, enabled=cfg.mixed_precision == "bf16"):
-        loss = diffusion_loss(model, inputs, backs, noise, time, dropped, self.schedule)
+    config, ranks = self.model.vae.config, self.ranks
+    cell = 2**(len(config.block_out_channels) - 1)
+    shape = (len(backs)*ranks.count, config.latent_channels, backs.shape[2]//cell, backs.shape[3]//cell)
+    drawn = draw_noise(self.cfg, self.global_step, shape, self.schedule.config.num_train_timesteps)
+    noise, time, dropped = (value[ranks.index::ranks.count].to(backs.device) for value in drawn)
+    with torch.autocast(backs.device.type, torch.bfloat16, enabled=self.cfg.mixed_precision == "bf16"):
+        return self.losses(inputs, backs, noise, time, dropped)
+
+# %% ../../nbs/training/diffusion.ipynb #6d8bf44b
+@patch
+def update(self: DiffusionTrainer, batch: tuple[SithInputs, Tensor]) -> dict[str, float]:
+    "Update the model once, and its moving average; return the loss over all processes."
+    cfg, model = self.cfg, self.model
+    loss = self.loss(batch)
     self.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.controlnet.parameters(), cfg.max_grad_norm)
@@ -218,4 +238,4 @@ def update(self: DiffusionTrainer, batch: tuple[SithInputs, Tensor]) -> dict[str
     self.global_step += 1
     keep = min(cfg.ema, self.global_step/(self.global_step + 10))
     for name, mean in self.average.items(): mean.lerp_(model.get_parameter(name).detach(), 1 - keep)
-    return dict(loss=float(loss.detach()))
+    return dict(loss=float(self.ranks.sum(loss.detach()))/self.ranks.count)
