@@ -317,7 +317,17 @@ def body_formats() -> dict:
     folder = Path(tempfile.mkdtemp())
     points = example_photo(folder).with_name("casual_keypoints.json").read_bytes()
     shutil.rmtree(folder)
-    coco = json.dumps([dict(keypoints=[1.5, 2, 0.9] * 17)]).encode()
+    pairs, landmarks = [[9.5, 7]] * 17, [dict(x=9.5, y=7, visibility=0.9)] * 33
+    mmpose = dict(keypoints=pairs, keypoint_scores=[0.9] * 17)
+    files = [
+        [dict(keypoints=[1.5, 2, 0.9] * 17)],
+        dict(instance_info=[dict(instances=[mmpose])]),
+        dict(predictions=[[mmpose | dict(keypoints=[pairs])]]),
+        dict(pose_landmarks=[landmarks]),
+        [dict(keypoints=dict(x=[9.5] * 17, y=[7] * 17, visible=[0.9] * 17))],
+        [[[9.5, 7, 0.9]] * 17] * 2,
+    ]
+    others = [{"p.json": json.dumps(content).encode()} for content in files]
     return dict(
         bvh=Format([{"p.bvh": clip()}], "p.bvh", of_text, lambda folder: check_clip(read_bvh(folder / "p.bvh"))),
         json=Format([{"p.json": params}], "p.json", of_json, lambda folder: read_params(folder / "p.json")),
@@ -326,7 +336,7 @@ def body_formats() -> dict:
             [{"p.pkl": data} for data in pickles()], "p.pkl", of_bytes, lambda folder: load_pickle(folder / "p.pkl")
         ),
         keypoints=Format(
-            [{"p.json": points}, {"p.json": coco}], "p.json", of_json, lambda folder: read_keypoints(folder / "p.json")
+            [{"p.json": points}, *others], "p.json", of_json, lambda folder: read_keypoints(folder / "p.json")
         ),
     )
 

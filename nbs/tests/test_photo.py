@@ -1,6 +1,7 @@
 "Photos as they come: files, people, cut-outs and keypoints; and what is said where something is wrong."
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -299,6 +300,10 @@ def test_openposes_eighteen_points(tmp_path, key):
     assert np.allclose(person.body, expected)
 
 
+POINTS = [[9, 9, 1]] * 17
+BODY = dict(pose_keypoints_2d=[9, 9, 1] * 25)
+WHOLE = {f"{part}_kpts": [9, 9, 1] * count for part, count in dict(foot=6, face=68, lefthand=21, righthand=21).items()}
+WHOLE |= dict(keypoints=[9, 9, 1] * 17)
 LANDMARKS = [dict(x=0.1 + 0.02 * k, y=0.9 - 0.01 * k, z=0.0, visibility=0.9) for k in range(33)]
 
 
@@ -312,14 +317,73 @@ LANDMARKS = [dict(x=0.1 + 0.02 * k, y=0.9 - 0.01 * k, z=0.0, visibility=0.9) for
         (dict(people=[dict(pose_keypoints_2d=[0] * 75)]), "no point of a body is known"),
         (dict(people=[dict(face_keypoints_2d=[5] * 210)]), "no point of a body is known"),
         (dict(people=[dict(pose_keypoints_2d=[], pose_keypoints_3d=[1] * 100)]), "no point of a body is known"),
+        ([dict(keypoints=POINTS[:5] + [[1, 2]] + POINTS[6:])], "keypoints: point 5 has length 2, others 3"),
+        (dict(people=[dict(pose_keypoints_2d=POINTS[:9] + [[9, 9]])]), "pose_keypoints_2d: point 9 has length 2"),
+        ([WHOLE | dict(foot_kpts=[[9, 9, 1]] * 5 + [[9]])], "foot_kpts: point 5 has length 1, others 3"),
+        ([WHOLE | dict(face_kpts=[9, 9, 1] * 67)], "face_kpts holds 67 points; expected 68"),
+        ([INSTANCE | dict(keypoint_scores=[0.5] * 16)], "keypoint_scores holds 16 numbers and keypoints 17 points"),
+        ([INSTANCE | dict(keypoint_scores=0.5)], "keypoint_scores holds 1 numbers and keypoints 17 points"),
+        ([INSTANCE | dict(keypoint_scores=["sure"] * 17)], "keypoint_scores holds 'sure'; expected numbers"),
+        ([dict(keypoints=[[9, "left", 1]] * 17)], "keypoints holds 'left'; expected numbers"),
+        ([dict(keypoints=[[9, 9, 1, 1, 1]] * 17)], "keypoints: points of 5 numbers"),
+        ([dict(keypoints="9 9 1")], "keypoints is '9 9 1'; expected a list of points"),
+        ([dict(keypoints=dict(x=[9, 9], y=[9]))], "keypoints holds 2 of x, 1 of y; expected as many of each"),
+        ([dict(keypoints={"0": POINTS})], "keypoints is a dictionary of 0"),
+        ([dict(keypoints=[dict(x=9, y=9)] * 16 + [dict(x=9)])], "keypoints: point 16 is x; expected `x` and `y`"),
+        ([dict(bbox=[1, 2], score=1)], "a person without keypoints (found: bbox, score)"),
+        (dict(people=5), "a person without keypoints (found: 5)"),
+        (dict(people=[BODY | dict(mediapipe_world_landmarks=[1, 2, 3])]), "landmarks holds 3 numbers; expected 99"),
         ([dict(keypoints=[1] * 50)], "keypoints holds 50 numbers"),
     ],
 )
 def test_keypoints_that_mean_no_points_of_one_photo_are_refused(tmp_path, content, reason):
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=reason) as refused:
+    with pytest.raises(ValueError, match=re.escape(reason)) as refused:
         read_keypoints(tmp_path / "a.json")
     assert "\n" not in str(refused.value) and "a.json" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [COCO.tolist()],
+        COCO.tolist(),
+        [[COCO.tolist()]],
+        [dict(keypoints=[COCO.tolist()])],
+        dict(instances=dict(pred_keypoints=[COCO.tolist()], scores=[0.9])),
+        dict(annots=[dict(personID=0, keypoints=COCO.tolist())]),
+        dict(keypoints=[COCO[:, :2].tolist()], keypoints_scores=[COCO[:, 2].tolist()], scores=[0.9]),
+        dict(keypoints=COCO[:, :2].ravel().tolist(), keypoint_scores=COCO[:, 2].tolist()),
+        dict(kpts=COCO.tolist()),
+        dict(data=[dict(joints2d=COCO.tolist())]),
+    ],
+)
+def test_lists_of_points_under_every_name(tmp_path, content):
+    "Bare lists, Detectron2, EasyMocap, torchvision, trackers."
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (person,) = read_keypoints(tmp_path / "a.json")
+    assert np.allclose(person.body[BODY_25.index("right_ankle")], COCO[16])
+
+
+def test_two_people_in_one_list_are_two(tmp_path):
+    two = [(COCO + [k, 0, 0]).tolist() for k in (0, 50)]
+    xy = [[row[:2] for row in one] for one in two]
+    record = dict(keypoints=xy, keypoint_scores=[COCO[:, 2].tolist()] * 2)
+    for content in (two, [two], dict(predictions=dict(keypoints=two)), record):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        first, second = read_keypoints(tmp_path / "a.json")
+        assert np.allclose(first.body[4], COCO[10]) and np.allclose(second.body[4], COCO[10] + [50, 0, 0])
+
+
+@pytest.mark.parametrize("unknown", [None, [], [None, None, 0]])
+def test_rows_that_are_not_there_are_unknown_points(tmp_path, unknown):
+    rows = COCO.tolist()
+    rows[9] = unknown
+    for content in ([dict(keypoints=rows)], dict(people=[dict(pose_keypoints_2d=OPENPOSE.tolist()[:24] + [unknown])])):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        (person,) = read_keypoints(tmp_path / "a.json")
+        lost = BODY_25.index("left_wrist" if isinstance(content, list) else "right_heel")
+        assert np.array_equal(person.body[lost], np.zeros(3)) and (person.body[:5, 2] > 0).all()
 
 
 def test_landmarks_in_pixels_are_read(tmp_path):
