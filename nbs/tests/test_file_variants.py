@@ -160,6 +160,17 @@ def test_names_of_images(tmp_path, name):
         ("\ud53c\ubd80", "euc_kr"),
         ("\u8868", "shift_jis"),
         ("\u0434\u0435\u0440\u043c\u0430", "cp866"),
+        ("\u0e1c\u0e34\u0e27", "cp874"),
+        ("\u05e2\u05d5\u05e8", "cp1255"),
+        ("\u062c\u0644\u062f", "cp1256"),
+        ("\u0101da", "cp1257"),
+        ("\u03b4\u03ad\u03c1\u03bc\u03b1", "cp737"),
+        ("k\u016f\u017ee", "cp852"),
+        ("\u2460\u9ad9", "cp932"),
+        ("\ub620", "cp949"),
+        ("\u4dae", "gb18030"),
+        ("\u0161k\u00e1ra", "iso8859_2"),
+        ("\u043a\u043e\u0436\u0430", "iso8859_5"),
     ],
 )
 def test_names_of_other_alphabets(tmp_path, name, encoding):
@@ -167,6 +178,71 @@ def test_names_of_other_alphabets(tmp_path, name, encoding):
     mtl = f"newmtl {name}\nmap_Kd {name}.png\n".encode(encoding)
     for text in (TEXTURED.replace("usemtl skin", f"usemtl {name}").encode(code) for code in (encoding, "utf-8")):
         assert_by_place(write_obj(tmp_path, text, mtl, f"{name}.png"))
+
+
+@pytest.mark.parametrize("entry", ["t\u00c3\u00a9x.png", "t\u251c\u2310x.png", "t\u201ax.png", "t\udce9x.png"])
+def test_names_of_an_archive_unpacked_elsewhere(tmp_path, entry):
+    "UTF-8 taken for another code page, bytes that are no letters; and the other way round."
+    path = write_obj(tmp_path, TEXTURED, "newmtl skin\nmap_Kd t\u00e9x.png\n", entry)
+    assert_by_place(path)
+    if entry.isprintable():
+        (tmp_path / entry).rename(tmp_path / "t\u00e9x.png")
+        assert_by_place(write_obj(tmp_path, TEXTURED, f"newmtl skin\nmap_Kd {entry}\n", None))
+
+
+@pytest.mark.parametrize("place", ["textures", "Textures", "maps", "../textures", "../images"])
+def test_images_in_a_folder_of_textures(tmp_path, place):
+    "As model sites pack them: source/p.obj, textures/tex.png, and only the name in the material file."
+    folder = tmp_path / "source"
+    folder.mkdir()
+    path = write_obj(folder, TEXTURED, "newmtl skin\nmap_Kd C:\\work\\tex.png\n", f"{place}/tex.png")
+    assert_by_place(path)
+
+
+def test_an_image_of_another_suffix_is_named(tmp_path):
+    assert_refused(write_obj(tmp_path, TEXTURED, "newmtl skin\nmap_Kd tex.tga\n"), "tex.tga", "is it tex.png?")
+
+
+def test_numbers_of_microsofts_library(tmp_path):
+    "-1.#IND is no number, and no comment; what no face uses does no harm, and what one uses is named."
+    assert_by_place(write_obj(tmp_path, TEXTURED + "vt -1.#IND 1.#INF\nvt nan(ind) 0\nvn -1.#IND 0 0\n", MTL))
+    first = VT.splitlines()[0]
+    assert_refused(write_obj(tmp_path, TEXTURED.replace(first, "vt -1.#IND 1.#INF"), MTL), "texture coordinates")
+    first = V.splitlines()[0]
+    assert_refused(write_obj(tmp_path, TEXTURED.replace(first, "v 1.#QNAN 0 0", 1), MTL), "1 of 162 vertices are NaN")
+
+
+def test_a_vertex_without_a_colour_is_counted(tmp_path):
+    lines = with_colors().splitlines()
+    lines[7] = " ".join(lines[7].split()[:4])
+    assert_refused(write_obj(tmp_path, "\n".join(lines) + "\n" + BARE), "missing, NaN or infinite at 1 of 162")
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb", ".gltf"])
+def test_what_is_no_mesh_at_all_is_named(tmp_path, suffix):
+    "Pointers of Git LFS, web pages of failed downloads, archives."
+    import gzip
+
+    path = tmp_path / f"p{suffix}"
+    for data, words in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "a pointer of Git LFS"),
+        (b"<!DOCTYPE html>\n<html>Not found</html>", "a web page, not the file"),
+        (gzip.compress(V.encode()), "compressed with gzip"),
+    ):
+        path.write_bytes(data)
+        assert_refused(path, f"p{suffix}: {words}")
+
+
+def test_meshes_under_the_suffix_of_another(tmp_path):
+    for suffix in (".obj", ".glb"):
+        for form in FORMS:
+            path = write_ply(tmp_path, form, [colored("uchar", 255), TRIANGLES])
+            assert_by_place(path.rename(tmp_path / f"p{suffix}"))
+    arrays = dict(P=POINTS, C=(COLORS.astype("f4"), {}), I=INDEX)
+    glb = write_gltf(tmp_path, dict(attributes=dict(POSITION="P", COLOR_0="C"), indices="I"), arrays=arrays)
+    for suffix in (".obj", ".ply", ".gltf"):
+        assert_by_place(glb.rename(tmp_path / f"q{suffix}"))
+        glb = tmp_path / f"q{suffix}"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
@@ -366,13 +442,19 @@ IMAGES = {
     "cmyk": lambda image, path: image.convert("CMYK").save(path, "TIFF"),
     "interlaced": lambda image, path: image.save(path, "PNG", interlace=1),
     "sixteen": lambda image, path: path.write_bytes(sixteen_bits(image)),
+    "eight in sixteen": lambda image, path: path.write_bytes(sixteen_bits(image, 1)),
+    "ten in sixteen, with alpha": lambda image, path: path.write_bytes(sixteen_bits(image.convert("RGBA"), 1023 / 255)),
+    "twelve in sixteen, with alpha": lambda image, path: path.write_bytes(
+        sixteen_bits(image.convert("RGBA"), 4095 / 255)
+    ),
 }
 
 
-def sixteen_bits(image) -> bytes:
+def sixteen_bits(image, factor: float = 257) -> bytes:
     import cv2
 
-    return cv2.imencode(".png", np.asarray(image)[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    pixels = np.asarray(image)[..., [2, 1, 0, 3][: len(image.mode)]]
+    return cv2.imencode(".png", (pixels * float(factor)).round().astype(np.uint16))[1].tobytes()
 
 
 @pytest.mark.parametrize("save", IMAGES.values(), ids=IMAGES.keys())
@@ -590,6 +672,19 @@ def test_other_words_of_a_ply(tmp_path, form):
     assert_by_place(write_ply(tmp_path, form, [colored("uchar", 255), ("face", lists, rows)], comment), 0.02)
     bare = write_ply(tmp_path, form, [("vertex", XYZ, VERTICES), ("face", lists, rows)], comment)
     assert_refused(bare, "160 faces have image -1")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_ply_that_names_no_image_or_one_it_cannot_place(tmp_path, form):
+    "Blender writes coordinates alone; MeshLab keeps the name of an image when the coordinates are gone."
+    gradient().save(tmp_path / "p.png")
+    points = ("vertex", XYZ + [("float", "s"), ("float", "t")], [(*v, *uv) for v, uv in zip(VERTICES, UV)])
+    path = write_ply(tmp_path, form, [points, TRIANGLES])
+    assert_refused(path, "no texture and no vertex colours")
+    mesh = load_mesh(path, tmp_path / "p.png")
+    found, places = middle_colors(mesh)
+    assert np.abs(found[:, :2] - (places[:, :2] + 1) / 2).max() < 0.02
+    assert_by_place(write_ply(tmp_path, form, [colored("uchar", 255), TRIANGLES], "comment TextureFile gone.png\n"))
 
 
 def test_text_of_a_ply_that_is_broken_elsewhere(tmp_path):

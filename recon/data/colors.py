@@ -108,7 +108,7 @@ def unit_colors(values: np.ndarray) -> np.ndarray:
     """Colours of any number type in [0,1] float32: bytes by 255; 16 and 32 bits by 255 or 65,535 where none is larger,
     else by their largest."""
     values = np.asarray(values)
-    top = float(values.max(initial=0))
+    top = float(np.fmax.reduce(values, axis=None, initial=0))     # NaN stands for a colour that is missing
     if values.dtype.kind == "f": white = 1. if top <= 1.5 else 255. if top <= 255 else 65535.
     elif values.dtype.itemsize == 1: white = np.iinfo(values.dtype).max
     else: white = 255. if top <= 255 else min(65535, np.iinfo(values.dtype).max)

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from ..files import foreign_contents
+
 # %% ../../nbs/data/images.ipynb #9e3b3d62
 MAX_PIXELS = 2**27   # 11,585 x 11,585
 
@@ -28,6 +30,10 @@ def _open(data: bytes, name: str) -> Image.Image:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None      # ours applies, below
     try: image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
+        if foreign := foreign_contents(data): raise ValueError(f"{name}: {foreign}") from None
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            raise ValueError(f"{name}: a TIFF of a kind that is not read (colours as floats?); save it again as PNG of "
+                             "8 or 16 bits") from None
         raise ValueError(f"{name}: cannot be read as an image (begins with {data[:8]!r}); save it again as PNG or "
                          f"JPEG") from None
     except (OSError, ValueError, SyntaxError) as e:
@@ -43,16 +49,31 @@ def image_header(data: bytes) -> tuple[str, int, int]:
     return image.format, *image.size
 
 # %% ../../nbs/data/images.ipynb #fb47ea90
+_TOPS = (255, 1023, 4095, 16383, 65535)    # the largest numbers of 8, 10, 12, 14 and 16 bits
+
+def _to_unit(found: np.ndarray, name: str) -> np.ndarray:
+    """Pixels (H,W,C) of more than 8 bits in [0,1]. Some tools write few bits into many: alpha (C 2 or 4) tells how
+    many, and no image is so dark that all of its 16 bits fit in 8. ValueError for numbers of no image."""
+    if not np.isfinite(found).all() or found.min() < 0:
+        raise ValueError(f"{name}: pixels that are NaN, infinite or negative; save it as PNG")
+    highest = float((found[..., -1] if found.shape[-1] in (2, 4) else found).max())
+    floats = found.dtype.kind == "f"
+    top = highest if highest in _TOPS and found.shape[-1] in (2, 4) else 255 if highest <= 255 else 65535
+    if floats: top = 1
+    if highest > top*1.001:
+        raise ValueError(f"{name}: pixels up to {highest:g} of type {found.dtype}; expected at most 65535, or floats "
+                         "in [0, 1]. Save it as PNG")
+    return (found/np.float32(top)).clip(0, 1).astype(np.float32)
+
+# %% ../../nbs/data/images.ipynb #ed450206
 def _deep_pixels(data: bytes, name: str) -> np.ndarray | None:
-    "Pixels (H,W,3 or 4) in [0,1] of an image of 16 bits; None for one of 8."
+    "Pixels (H,W,3 or 4) in [0,1] of an image of more than 8 bits; None for one of 8."
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype == np.uint8: return None
-    if found.dtype != np.uint16:
-        raise ValueError(f"{name}: pixels are {found.dtype}; expected 8 or 16 bits a channel. Save it as PNG")
-    found = found.reshape(*found.shape[:2], -1)
+    found = _to_unit(found.reshape(*found.shape[:2], -1), name)
     if found.shape[-1] in (1, 2): found = found[..., [0, 0, 0, 1][:2 + found.shape[-1]]]
     else: found = found[..., [2, 1, 0, 3][:found.shape[-1]]]
-    return found.astype(np.float32) / 65535
+    return found
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     "CMYK to RGB, by the colour profile that came with it."
@@ -104,7 +125,7 @@ def _check_orientation(image: Image.Image, name: str):
 
 def _is_deep(image: Image.Image) -> bool:
     "Whether an image has 16 bits a channel: Pillow names them in its way of reading the rows, or in the mode."
-    if image.mode.startswith("I"): return True
+    if image.mode.startswith(("I", "F")): return True
     if image.format == "TIFF": return max(image.tag_v2.get(258, (8,))) > 8
     return any("16" in str(part) for tile in image.tile for part in tile[1:])
 

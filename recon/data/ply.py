@@ -277,7 +277,8 @@ def _load_image(path: Path, raw: bytes) -> torch.Tensor:
 def _textures(path, images, points, polygons, corners, triangles, face, counts, plain):
     """Textures of the images that the header names, by coordinates of the vertices or of the faces' corners; `plain`
     colours the faces of image -1. ValueError for faces without an image or colours."""
-    if not images: return None
+    has_uv = _pick(points, _UV) is not None or any(name in polygons for name in _CORNER_UV)
+    if not images or (plain is not None and not has_uv): return None
     uv = _corner_uv(path, images, points, polygons, corners, triangles, counts).astype(np.float32)
     if not np.isfinite(uv).all(): raise ValueError(f"{path}: texture coordinates that are NaN or infinite; unwrap it")
     uv = torch.from_numpy(uv)
@@ -314,8 +315,11 @@ def _unstrip(strips: list) -> list[np.ndarray]:
     return found
 
 # %% ../../nbs/data/ply.ipynb #fdd1b4bc
-def read_ply_mesh(path: Path) -> PlyMesh:
-    "Vertices, triangles and colours of a PLY; images are looked for beside it. ValueError where it has no faces."
+def read_ply_mesh(
+    path: Path,
+    image: Path = None,   # texture of a file that has coordinates and names no image, as Blender writes it
+) -> PlyMesh:
+    "Vertices, triangles and colours of a PLY; images are looked for beside it. ValueError for faces that it cannot have."
     path = Path(path)
     elements, images = read_ply(path)
     points = elements.get("vertex", {})
@@ -332,6 +336,7 @@ def read_ply_mesh(path: Path) -> PlyMesh:
     if mesh.colors is None: mesh.colors = _face_colors(elements, face)
     plain = CornerColors(mesh.colors[mesh.faces]) if isinstance(mesh.colors, torch.Tensor) else mesh.colors
     polygons = elements.get("face", {})
+    if not images and image and plain is None and _pick(points, _UV) is not None: images = [image.name.encode()]
     textures = _textures(path, images, points, polygons, corners, triangles, face, counts, plain)
     if textures is not None: mesh.colors = textures
     return mesh
