@@ -319,7 +319,7 @@ def read_ply_mesh(
     path: Path,
     image: Path = None,   # texture of a file that has coordinates and names no image, as Blender writes it
 ) -> PlyMesh:
-    "Vertices, triangles and colours of a PLY; images are looked for beside it. ValueError for faces that it cannot have."
+    "Vertices, triangles and colours of a PLY; images are looked for beside it. ValueError for other faces."
     path = Path(path)
     elements, images = read_ply(path)
     points = elements.get("vertex", {})
