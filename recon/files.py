@@ -100,7 +100,8 @@ _FOREIGN = ((b"version https://git-lfs", "a pointer of Git LFS, not the file its
             (b"<html", "a web page, not the file; download it again"),
             (b"\x1f\x8b", "compressed with gzip; unpack it first"), (b"BZh", "compressed with bzip2; unpack it first"),
             (b"\xfd7zXZ", "compressed with xz; unpack it first"),
-            (b"(\xb5/\xfd", "compressed with zstd; unpack it first"), (b"Rar!", "an archive; unpack it first"), (b"7z\xbc\xaf", "an archive; unpack it first"))
+            (b"(\xb5/\xfd", "compressed with zstd; unpack it first"),
+            (b"Rar!", "an archive; unpack it first"), (b"7z\xbc\xaf", "an archive; unpack it first"))
 
 def foreign_contents(data: bytes) -> str:
     "What a file is by its first bytes, where they are not those of any file that is read here; else nothing."
