@@ -57,8 +57,8 @@ def parse_choice(text: str) -> dict[str, int]:
 
 def figure_names(folder: Path) -> list[str]:
     "Names of the images in a prepared folder. Raise FileNotFoundError where there are none."
-    from recon.data.prepared import IMAGE_SUFFIXES
-    names = sorted({path.stem for path in (folder/"images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES})
+    from recon.data.prepared import subfolder, subject_names
+    names = subject_names(subfolder(folder, "images"))
     if not names: raise FileNotFoundError(f"{folder}: no figures; expected images/NAME.png and body/NAME.ply")
     return names
 
@@ -71,9 +71,11 @@ def check_names(names: list[str], chosen: dict[str, int]):
 def make_record(cfg: Hallucinate, generator, folder: Path, name: str, count: int) -> dict:
     "Everything that decides the pixels of a figure's samples; its body has `count` vertices."
     from recon.back.folder import file_checksum, front_path
+    from recon.data.prepared import mask_files
     from recon.data.prepared import read_posed_body
     body = read_posed_body(folder, name, count)[1]
     inputs = dict(front=file_checksum(front_path(folder, name)), body=file_checksum(body))
+    inputs |= {f"mask {k}": file_checksum(path) for k, path in enumerate(mask_files(folder, name))}
     return dict(generator=generator.name, seed=cfg.seed) | generator.record | inputs
 
 def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
@@ -114,10 +116,12 @@ def used_sample(files, record: dict) -> int | None:
 def write_strip(folder: Path, files, record: dict, count: int):
     "The front and all samples side by side, as the cameras see them."
     import cv2
-    from recon.back.folder import front_path, read_rgba, write_back
+    from recon.back.folder import read_rgba, write_back
+    from recon.data.images import pad_to_square
+    from recon.data.prepared import read_front_image
     from recon.viz.sheets import contact_sheet
-    paths = [front_path(folder, files.name), *map(files.sample, range(count))]
-    images = [read_rgba(path) for path in paths]
+    front = (pad_to_square(read_front_image(folder, files.name))*255).round().astype("uint8")
+    images = [front, *(read_rgba(files.sample(k)) for k in range(count))]
     images = [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA) for image in images]
     sheet = (contact_sheet(images, len(images))*255).round().astype("uint8")
     write_back(files.strip, sheet, record | dict(samples=count))

@@ -62,7 +62,7 @@ def on(rgba: np.ndarray, color) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place", ["masks/casual.png", "mask/casual.PNG", "images/casual_mask.png"])
-@pytest.mark.parametrize("kind", ["grey", "rgb", "alpha", "sixteen", "bilevel"])
+@pytest.mark.parametrize("kind", ["grey", "rgb", "alpha", "sixteen", "bilevel", "labels", "wide labels", "red"])
 def test_a_mask_in_a_file_of_its_own(folder, anny, ours, place, kind):
     front = pixels("images")
     (folder / "images" / "casual.png").unlink()
@@ -74,7 +74,10 @@ def test_a_mask_in_a_file_of_its_own(folder, anny, ours, place, kind):
         alpha=front,
         sixteen=mask.astype(np.uint16) * 257,
         bilevel=(mask > 127).astype(np.uint8) * 255,
+        labels=(mask > 127) * (1 + np.arange(len(mask), dtype=np.uint8) % 5)[:, None],
+        red=np.dstack([mask // 255 * 128, mask * 0, mask * 0]),
     )
+    kinds["wide labels"] = kinds["labels"].astype(np.uint16)
     path = folder / place
     path.parent.mkdir(exist_ok=True)
     write(path, kinds[kind])
@@ -136,6 +139,85 @@ def test_images_of_every_depth_and_shape(folder, anny, ours, side, kind):
         same(found, ours, 0.03)
 
 
+MASKS = """masks/casual_mask.png Masks/casual.png mask/casual.bmp mattes/casual.png segmentation/casual.png
+    images/casual-mask.png images/casual.mask.png images/casual_alpha.png images/casual_MASK.png""".split()
+
+
+@pytest.mark.parametrize("place", MASKS)
+def test_masks_of_every_name(folder, anny, ours, place):
+    front = pixels("images")
+    (folder / "images" / "casual.png").unlink()
+    write(folder / "images" / "casual.jpg", on(front, (90, 160, 30)))
+    (folder / place).parent.mkdir(exist_ok=True)
+    write(folder / place, front[..., 3])
+    assert PreparedFolder(folder, anny.faces, len(anny.canonical), 128).names == ["casual"]
+    same(item(folder, anny), ours, 0.03)
+
+
+DEPTHS = {
+    "8 bits in 16": lambda rgba: rgba.astype(np.uint16),
+    "10 bits in 16": lambda rgba: (rgba.astype(np.uint32) * 1023 // 255).astype(np.uint16),
+    "12 bits in 16": lambda rgba: (rgba.astype(np.uint32) * 4095 // 255).astype(np.uint16),
+    "8 bits in the upper half": lambda rgba: rgba.astype(np.uint16) << 8,
+    "alpha of 0 and 1": lambda rgba: np.dstack([rgba[..., :3], rgba[..., 3] // 128]),
+}
+
+
+@pytest.mark.parametrize("side", ["images", "back_images"])
+@pytest.mark.parametrize("change", DEPTHS.values(), ids=DEPTHS.keys())
+def test_few_bits_in_many(folder, anny, ours, side, change):
+    write(folder / side / "casual.png", change(pixels(side)))
+    same(item(folder, anny), ours, 0.03)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".avif", ".tga", ".jp2", ".gif", ".TIFF"])
+def test_images_of_rarer_kinds(folder, anny, ours, suffix):
+    from PIL import Image
+
+    for side in ("images", "back_images"):
+        rgba = pixels(side)
+        (folder / side / "casual.png").unlink()
+        if suffix == ".bmp":
+            write(folder / side / "casual.bmp", rgba)
+        else:
+            Image.fromarray(rgba).save(folder / side / f"casual{suffix}", quality=95)
+    same(item(folder, anny), ours, 0.06)
+
+
+MOVED = {
+    "names of another case": [
+        ("back_images/casual.png", "back_images/Casual.png"),
+        ("body/casual.ply", "body/CASUAL.ply"),
+    ],
+    "folders of another case": [("images", "Images"), ("back_images", "Back_Images"), ("body", "BODY")],
+    "the second of several samples": [("back_images/casual.png", "back_images/casual_001.png")],
+    "a back by its name": [("back_images/casual.png", "back_images/casual_back.png")],
+    "a body as ICON names it": [("body", "smpl"), ("smpl/casual.ply", "smpl/casual_smpl.ply")],
+}
+
+
+@pytest.mark.parametrize("moves", MOVED.values(), ids=MOVED.keys())
+def test_files_that_lie_elsewhere(folder, anny, ours, moves):
+    for old, new in moves:
+        (folder / old).rename(folder / new)
+    same(item(folder, anny), ours)
+
+
+def test_letters_composed_in_two_ways(folder, anny, ours):
+    for sub in ("images", "back_images"):
+        (folder / sub / "casual.png").rename(folder / sub / "caf\u00e9.png")
+    (folder / "body" / "casual.ply").rename(folder / "body" / "cafe\u0301.ply")
+    same(item(folder, anny, "caf\u00e9"), ours)
+
+
+def test_a_file_of_another_subject_is_not_taken(folder, anny):
+    "Two subjects whose names differ in case alone; one has no back."
+    shutil.copyfile(folder / "images" / "casual.png", folder / "images" / "Casual.png")
+    shutil.copyfile(folder / "body" / "casual.ply", folder / "body" / "Casual.ply")
+    with pytest.raises(FileNotFoundError, match="Casual.png: missing"):
+        item(folder, anny, "Casual")
+
+
 WRONG = {
     "no alpha": (lambda folder: write(folder / "images" / "casual.png", pixels("images")[..., :3]), "no alpha"),
     "a mask that is everything": (
@@ -163,8 +245,28 @@ WRONG = {
     "a body in inches": (lambda folder: scaled(folder, 39.37), "do not overlap"),
     "a body half as large": (lambda folder: scaled(folder, 0.5), "do not overlap"),
     "a body upside down": (lambda folder: scaled(folder, np.array([1, -1, 1.0])), "do not overlap"),
+    "a body whose z is turned round": (lambda folder: scaled(folder, np.array([1, 1, -1.0])), "inside out"),
+    "a mask turned inside out, said so": (lambda folder: mask_of(folder, None), "Is the mask turned inside out?"),
+    "a pointer of Git LFS": (lambda folder: lfs(folder / "images" / "casual.png"), "a pointer of Git LFS"),
+    "a pointer for a body": (lambda folder: lfs(folder / "body" / "casual.ply"), "a pointer of Git LFS"),
+    "parameters for a body": (
+        lambda folder: (folder / "body" / "casual.ply").rename(folder / "body" / "casual.json"),
+        "casual.json holds parameters",
+    ),
+    "a body of SMPL-X": (
+        lambda folder: trimesh.PointCloud(np.random.rand(10_475, 3)).export(folder / "body" / "casual.ply"),
+        "10475 vertices (a body of smplx)",
+    ),
+    "no alpha, and where a mask may lie": (
+        lambda folder: write(folder / "images" / "casual.png", pixels("images")[..., :3]),
+        "put its mask at masks/casual.png",
+    ),
     "a body that is NaN": (lambda folder: scaled(folder, np.nan), "NaN"),
 }
+
+
+def lfs(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
 
 
 def cut(path):

@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from ..body.priors import fill_outside
 from ..data.images import pad_to_square, read_cutout
-from ..data.prepared import IMAGE_SUFFIXES, find_one, read_posed_body
+from ..data.prepared import IMAGE_SUFFIXES, find_one, read_front_image, read_posed_body, subfolder
 from ..data.subjects import RestBody
 from ..files import atomic_write
 from ..geometry.query import MeshQuery
@@ -50,7 +50,7 @@ def read_rgba(path: Path) -> np.ndarray:
 
 def front_path(folder: Path, name: str) -> Path:
     "File of the front image. Raise FileNotFoundError where there is none, ValueError where there are two."
-    return find_one(folder/"images", [name], IMAGE_SUFFIXES, "front image")
+    return find_one(subfolder(folder, "images"), [name], IMAGE_SUFFIXES, "front image")
 
 # %% ../../nbs/back/folder.ipynb #4a905e4d
 def body_overlap(view: FrontView, size: int = 128) -> float:
@@ -64,7 +64,7 @@ LEAST_OVERLAP = .5   # share of the body on the figure below which they cannot b
 
 def read_front(folder: Path, name: str, body: RestBody) -> FrontView:
     "Image and body. Raise FileNotFoundError or ValueError: missing, damaged, or not lying on each other."
-    pixels = torch.from_numpy(pad_to_square(read_cutout(front_path(folder, name)))).movedim(-1, 0).contiguous()
+    pixels = torch.from_numpy(pad_to_square(read_front_image(folder, name))).movedim(-1, 0).contiguous()
     image, mask = pixels[:3], pixels[3:]
     vertices, path = read_posed_body(folder, name, len(body.canonical))
     view = front_of(image, mask, vertices, body)

@@ -16,7 +16,7 @@ from ..body.anny import BODY_VERTICES
 from ..body.smplx import SmplBody, find_model_file, read_model_file
 from .obj import read_obj
 from .ply import read_ply_mesh
-from ..files import resolve_path
+from ..files import reading, resolve_path
 
 # %% ../../nbs/data/bodies.ipynb #10f62ca6
 BODY_MODELS = {BODY_VERTICES: "anny", 13_718: "anny", 10_475: "smplx", 6_890: "smpl"}   # vertices -> body model
@@ -26,10 +26,12 @@ def read_body_mesh(path: Path) -> tuple[np.ndarray, Tensor]:
     ValueError for neither."""
     path = Path(path)
     try:
-        mesh = read_obj(path) if path.suffix.lower() == ".obj" else read_ply_mesh(path)
-        points = mesh.vertices
-        faces = mesh.faces
-    except (OSError, ValueError) as e: raise ValueError(f"{path}: cannot be read as a mesh ({e})") from e
+        with reading(path, "export the body again as OBJ or PLY"):
+            mesh = read_obj(path) if path.suffix.lower() == ".obj" else read_ply_mesh(path)
+            points = mesh.vertices
+            faces = mesh.faces
+            if not len(points): raise ValueError(f"{path}: has no vertices; expected a body")
+    except OSError as e: raise ValueError(f"{path}: cannot be read as a mesh ({e})") from e
     if not np.isfinite(points).all():
         raise ValueError(f"{path}: vertices that are NaN or infinite; register the body again")
     return points, torch.tensor(faces) if len(faces) else None

@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,7 +23,8 @@ from .images import read_image
 
 # %% ../../nbs/data/obj.ipynb #7754e1d5
 ENCODINGS = """utf-8 cp1252 gbk shift_jis mac_roman cp1250 cp1251 cp1253 cp1254 euc_kr big5 euc_jp koi8_r cp437
-    cp850 cp866""".split()
+    cp850 cp866 gb18030 cp932 cp949 cp874 cp1255 cp1256 cp1257 cp1258 cp737 cp852 cp775 cp855 cp857 cp862 iso8859_2
+    iso8859_5 iso8859_6 iso8859_7 iso8859_8 koi8_u mac_cyrillic mac_latin2 mac_greek mac_turkish""".split()
 
 def _readings(raw: bytes) -> list[str]:
     "A name in each encoding that its bytes allow, quotes and blanks around it removed."
@@ -42,6 +44,24 @@ def _folded(name: str) -> str:
     "A name by which others of its kind are found: letters composed, case and width of blanks left out."
     return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
+# %% ../../nbs/data/obj.ipynb #c29f6c45
+_UNPACKED = ("utf-8", "cp1252", "latin-1", "cp437", "cp850")    # what names in archives are taken for
+
+@lru_cache(4096)
+def _names_of_entry(entry: str) -> frozenset[str]:
+    "What an entry of a folder may be called in another file, folded."
+    found = {_folded(entry)}
+    if entry.isascii(): return frozenset(found)
+    for encoding in _UNPACKED:
+        try: raw = entry.encode(encoding, "surrogateescape")
+        except UnicodeEncodeError: continue
+        found.update(map(_folded, _readings(raw)))
+    return frozenset(found)
+
+def _names_of(raw: bytes) -> set[str]:
+    "The readings of a name, folded, and those of one that was itself written in the wrong letters."
+    return {name for text in _readings(raw)[:2] for name in _names_of_entry(text)} | set(map(_folded, _readings(raw)))
+
 # %% ../../nbs/data/obj.ipynb #86766def
 def find_file(folder: Path, raw: bytes) -> Path | None:
     "The file that a name in another file means, looked for from the folder of that file; None where there is none."
@@ -55,7 +75,7 @@ def find_file(folder: Path, raw: bytes) -> Path | None:
     return found
 
 def _find_folded(folder: Path, raw: bytes) -> Path | None:
-    "The same by names whose case or composition of letters differs."
+    "The same by names whose case, composition or encoding differs; then by the last part of the name alone."
     for name in _readings(raw):
         place = folder
         for part in re.split(r"[/\\]", name):
@@ -64,9 +84,9 @@ def _find_folded(folder: Path, raw: bytes) -> Path | None:
             match = [entry for entry in there if _folded(entry) == _folded(part)]
             place = place.parent if part == ".." else place/match[0] if match else place/part
         if place.is_file(): return place
-        last = _folded(re.split(r"[/\\]", name)[-1])
-        for entry in sorted(os.listdir(folder)):
-            if _folded(entry) == last and (folder/entry).is_file(): return folder/entry
+    last = _names_of(re.split(rb"[/\\]", raw)[-1]) | {_folded(re.split(r"[/\\]", name)[-1]) for name in _readings(raw)}
+    for entry in sorted(os.listdir(folder)):
+        if _names_of_entry(entry) & last and (folder/entry).is_file(): return folder/entry
     return None
 
 # %% ../../nbs/data/obj.ipynb #b40ed367
@@ -82,7 +102,7 @@ def _narrow(data: bytes) -> bytes:
 def read_lines(path: Path) -> list[bytes]:
     """The lines of an OBJ or MTL file, stripped, continued lines joined, in UTF-8 or the bytes of the file.
     In Shift-JIS, GBK and Big5 a backslash is also the second half of letters."""
-    data = _narrow(path.read_bytes()).removeprefix(b"\xef\xbb\xbf")
+    data = _narrow(path.read_bytes()).removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"")
     if b"\\" in data: data = re.sub(rb"(?<![\x81-\xfe])\\[ \t]*(\r\n|\n|\r)", b" ", data)
     return [line.strip() for line in data.splitlines()]
 
@@ -104,11 +124,13 @@ class Material:
     source: Path = None       # file that defines it
     rank: int = 3             # row of its image's keyword in `_MAPS`
 
+_NAN = re.compile(rb"[-+]?(\d+\.#\w*|nan\(\w*\))$", re.IGNORECASE)     # as Microsoft's C writes it: -1.#IND, nan(ind)
+
 def _numbers(words: list[bytes], limit: int) -> list[float]:
     "The leading words that are numbers, at most `limit`."
     out = []
     for word in words[:limit]:
-        try: out.append(float(word))
+        try: out.append(np.nan if _NAN.match(word) else float(word))
         except ValueError: break
     return out
 
@@ -224,7 +246,7 @@ def _sort_other(line: bytes, out: dict, before: list):
 
 # %% ../../nbs/data/obj.ipynb #1b8d8850
 def _table(rows: list[bytes], at_least: int, what: str, path: Path) -> np.ndarray:
-    "Numbers (N,K) of lines of K of them; a line of fewer than `at_least` or of none is named."
+    "Numbers (N,K) of lines of at most K, NaN where a line has fewer; one of fewer than `at_least` is named."
     if not rows: return np.zeros((0, at_least))
     rows = _without_comments(rows)
     width = len(rows[0].split())
@@ -233,12 +255,14 @@ def _table(rows: list[bytes], at_least: int, what: str, path: Path) -> np.ndarra
         except ValueError: flat = np.zeros(0)
         if len(flat) == width*len(rows): return flat.reshape(-1, width)
     found = [_table_row(row, at_least, what, path) for row in rows]
-    width = min(map(len, found))
-    return np.array([row[:width] for row in found])
+    width = max(map(len, found))
+    return np.array([row + [np.nan]*(width - len(row)) for row in found])
+
+_COMMENT = re.compile(rb"(?:^|\s)#")      # not in the middle of a word: 1.#QNAN
 
 def _without_comments(rows: list[bytes]) -> list[bytes]:
     "Rests of lines without what stands behind a #."
-    return [row.partition(b"#")[0] for row in rows] if any(b"#" in row for row in rows) else rows
+    return [_COMMENT.split(row, 1)[0] for row in rows] if any(b"#" in row for row in rows) else rows
 
 def _table_row(row: bytes, at_least: int, what: str, path: Path) -> list[float]:
     "The numbers with which one line begins."
@@ -348,16 +372,34 @@ def _tile_files(folder: Path, raw: bytes, tiles: list[int]) -> dict[int, Path]:
     several = raw[start:end].lower() == b"<udim>" or sum(file is not None for file in files.values()) > 1
     return files if several else {}
 
+_MAP_FOLDERS = ("textures", "texture", "maps", "tex", "images")     # beside a mesh, or beside its folder
+
 def _find_image(folder: Path, material: Material) -> Path | None:
-    "A material's image, looked for from the OBJ's folder, then from that of its material file."
+    """A material's image, looked for from the OBJ's folder, then from that of its material file, then in folders of
+    textures beside both."""
     beside = material.source.parent if material.source else folder
-    return find_file(folder, material.image) or find_file(beside, material.image)
+    found = find_file(folder, material.image) or find_file(beside, material.image)
+    if found: return found
+    places = [near/name for near in (folder, beside, folder.parent) for name in _MAP_FOLDERS]
+    places += [place.with_name(place.name.capitalize()) for place in places]
+    return next((file for place in places if place.is_dir() and (file := find_file(place, material.image))), None)
+
+# %% ../../nbs/data/obj.ipynb #b8cb6815
+_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".tga", ".bmp", ".webp")
+
+def _alike(folder: Path, raw: bytes) -> str:
+    "The images beside a mesh whose name is that of an image but for the suffix, for a message."
+    stem = {Path(name).stem for name in _names_of(re.split(rb"[/\\]", raw)[-1])}
+    there = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _IMAGES]
+    found = [path.name for path in there if _folded(path.stem) in stem]
+    return f" (is it {' or '.join(found)}?)" if found else ""
 
 def _load_texture(path: Path | None, raw: bytes, material: Material, uv: torch.Tensor) -> Texture:
     "The texture of a material's image; ValueError by name where there is none."
     if path is None:
+        near = _alike(material.source.parent, raw) if material.source else ""
         raise ValueError(f"{material.source}: material {decode_name(material.name)!r} names the image "
-                         f"{decode_name(raw)!r}, which is not there; put it beside the OBJ")
+                         f"{decode_name(raw)!r}, which is not there{near}; put it beside the OBJ")
     image = torch.from_numpy(read_image(path, is_texture=True)[..., :3].copy())
     return Texture(image, uv, wrap_of(uv, "clamp" if material.clamp else "repeat"))
 

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['BODY_FOLDERS', 'BODY_SUFFIXES', 'IMAGE_SUFFIXES', 'BACK_FRAMES', 'MIN_BODY_INSIDE', 'MIN_MASK_COVERED',
-           'MASK_FOLDERS', 'FINE_SIZE', 'files_of', 'find_one', 'as_tensor', 'erode_mask', 'outline', 'overlap',
-           'back_frame_of', 'check_body', 'read_posed_body', 'scene_item', 'PreparedFolder', 'write_prepared']
+           'MASK_FOLDERS', 'FINE_SIZE', 'subfolder', 'files_of', 'find_one', 'subject_names', 'as_tensor', 'erode_mask',
+           'outline', 'overlap', 'back_frame_of', 'check_body', 'read_posed_body', 'scene_item', 'PreparedFolder',
+           'mask_files', 'read_front_image', 'write_prepared']
 
 # %% ../../nbs/data/prepared.ipynb #b1105d12
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -20,37 +22,76 @@ from torch import Tensor
 from ..body.anny import body_from_anny_topology
 from ..body.priors import carry_outward, image_priors
 from .batch import composite, resize
-from .bodies import read_body_mesh
-from .images import check_alpha, pad_to_square, read_cutout, read_image
+from .bodies import BODY_MODELS, read_body_mesh
+from .images import check_alpha, pad_to_square, read_cutout, read_image, unlabel
 from .names import check_names
 from .reader import ReconDataset, visibility_class
 from .writer import body_depth
 from ..files import atomic_write, resolve_path
-from ..geometry.mesh import vertex_normals
+from ..geometry.mesh import face_cross, vertex_normals
 from ..geometry.query import MeshQuery
 from ..geometry.render import cast_view, visible_faces
 
 # %% ../../nbs/data/prepared.ipynb #6cb80b5d
-BODY_FOLDERS = ("body", "smplx")
-BODY_SUFFIXES = (".ply", ".obj", "_smplx.ply", "_smplx.obj")
-IMAGE_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")
+BODY_FOLDERS = ("body", "smplx", "smpl")
+BODY_SUFFIXES = tuple(f"{kind}{suffix}" for kind in ("", "_smplx", "_smpl", "_body") for suffix in (".ply", ".obj"))
+IMAGE_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".avif", ".jp2", ".tga", ".gif")
 
-def files_of(folder: Path, stem: str, suffixes: tuple) -> list[Path]:
-    "The files of a stem in a folder, in the order of the suffixes, whatever their case."
-    there = {path.name: path for path in folder.glob("*") if path.name.startswith(stem) and path.is_file()}
-    return [path for suffix in suffixes for name, path in sorted(there.items()) if name[len(stem):].lower() == suffix]
+def _folded(name: str) -> str:
+    "A name as systems compare names that do not tell letters of other case or composition apart."
+    return unicodedata.normalize("NFC", name).casefold()
 
-def find_one(folder: Path, stems: list[str], suffixes: tuple, what: str) -> Path:
+def subfolder(folder: Path, name: str) -> Path:
+    "The folder of this name in a folder, whatever its case."
+    if (folder/name).is_dir() or not folder.is_dir(): return folder/name
+    return next((path for path in folder.iterdir() if path.is_dir() and _folded(path.name) == name), folder/name)
+
+# %% ../../nbs/data/prepared.ipynb #826458c4
+def files_of(
+    folder: Path,
+    stem: str,
+    suffixes: tuple,
+    others: tuple = (),    # stems of other subjects, whose files do not count
+) -> list[Path]:
+    """The files of a stem in a folder, in the order of the suffixes, whatever their case; where there is none, those
+    whose stem differs in case or in how its letters are composed."""
+    if not folder.is_dir(): return []
+    there = sorted(path for path in folder.iterdir() if path.is_file() and _folded(path.name).startswith(_folded(stem)))
+    def matches(same): return [path for suffix in suffixes for path in there if path.name.lower().endswith(suffix)
+                               and same(path.name[:-len(suffix)])]
+    def differs(name): return name not in others and _folded(name) == _folded(stem)
+    return matches(lambda name: name == stem) or matches(differs)
+
+# %% ../../nbs/data/prepared.ipynb #8afff8cf
+def find_one(folder: Path, stems: list[str], suffixes: tuple, what: str, others: tuple = ()) -> Path:
     """The file of the first stem that has one, whatever the case of its suffix; FileNotFoundError where none has,
     ValueError where two suffixes have."""
     for stem in stems:
-        found = files_of(folder, stem, suffixes)
+        found = files_of(folder, stem, suffixes, others)
         if len(found) > 1: raise ValueError(f"{found[0]} and {found[1].name}: two files for one {what}; remove one")
         if found: return found[0]
-    raise FileNotFoundError(f"{folder/stems[0]}{suffixes[0]}: missing; every image needs a {what} of the same name in "
-                            f"{folder.name}/")
+    raise FileNotFoundError(f"{folder/stems[0]}{suffixes[0]}: missing{_near(folder, stems[0])}; every image needs a "
+                            f"{what} of the same name in {folder.name}/")
+
+def _near(folder: Path, stem: str) -> str:
+    "Files whose names begin like a stem, for a message."
+    if not folder.is_dir(): return f" ({folder.name}/ is not there)"
+    found = [path.name for path in sorted(folder.iterdir()) if _folded(path.name).startswith(_folded(stem))]
+    return f" (found {', '.join(found[:3])})" if found else ""
 
 # %% ../../nbs/data/prepared.ipynb #bcc532be
+_MASK_ENDS = ("_mask", "_alpha", "_matte", "_seg", "-mask", ".mask")     # of the name of a mask beside its image
+
+def subject_names(
+    images: Path,   # a folder
+) -> list[str]:
+    "Names of the images in a folder, without those of masks beside them and hidden files."
+    there = [path for path in images.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    stems = {path.stem for path in there if not path.name.startswith(".")}
+    masks = {stem for stem in stems for end in _MASK_ENDS if stem.lower().endswith(end) and stem[:-len(end)] in stems}
+    return sorted(stems - masks)
+
+# %% ../../nbs/data/prepared.ipynb #0280f7e8
 def as_tensor(pixels: np.ndarray, size: int) -> Tensor:
     "Pixels (H,W,C) in [0,1] as (C,S,S), padded to a square and scaled."
     return resize(torch.from_numpy(np.ascontiguousarray(pad_to_square(pixels))).movedim(-1, 0)[None], size)[0]
@@ -94,6 +135,11 @@ def back_frame_of(front: np.ndarray, back: np.ndarray, name: str) -> tuple[str, 
 MIN_BODY_INSIDE = .75    # share of the body's outline that lies in the mask
 MIN_MASK_COVERED = .35  # share of the mask that the body covers: two thirds in the examples, half in a wide dress
 
+def _volume(vertices: Tensor, faces: Tensor) -> float:
+    "Six times the volume of a body (B,3), negative where it is inside out."
+    centered = vertices - vertices.mean(0)
+    return float((face_cross(centered, faces)*centered[faces[:, 0]]).sum())
+
 def check_body(vertices: Tensor, faces: Tensor, mask: Tensor, path: Path):
     "ValueError where a body (B,3) and the mask (1,S,S) of its image do not overlap."
     reach = float(vertices.abs().max())
@@ -103,26 +149,46 @@ def check_body(vertices: Tensor, faces: Tensor, mask: Tensor, path: Path):
     both = float((seen & inside).sum())
     on_mask = both/max(1, int(seen.sum()))
     covered = both/max(1, int(inside.sum()))
-    if reach <= 2 and on_mask >= MIN_BODY_INSIDE and covered >= MIN_MASK_COVERED: return
+    if reach <= 2 and on_mask >= MIN_BODY_INSIDE and covered >= MIN_MASK_COVERED:
+        if _volume(vertices, faces) >= 0: return
+        raise ValueError(f"{path}: the body is inside out, as in a mirror; is z or x turned round? Expected x right, y "
+                         "up and z towards the camera")
     advice = "Is it in another unit (centimetres)?" if reach > 2 or covered < .05 else "Was it fitted to another image?"
+    if reach <= 2 and on_mask < .05 and inside.float().mean() > .4: advice = "Is the mask turned inside out?"
     raise ValueError(f"{path}: body and mask do not overlap: {on_mask:.0%} of the body lies on the subject (at least "
                      f"{MIN_BODY_INSIDE:.0%}) and covers {covered:.0%} "
                      f"of it (at least {MIN_MASK_COVERED:.0%}); the body reaches {reach:.3g} from the centre of the "
                      f"image, whose rim is at 1. {advice}")
 
+# %% ../../nbs/data/prepared.ipynb #7945f6a2
+def _no_mesh(folders: list[Path], name: str) -> str:
+    "The files of a body that are no mesh of vertices in order, for a message."
+    there = [path for sub in folders if sub.is_dir() for path in sorted(sub.iterdir()) if path.stem == name]
+    if not there: return ""
+    what = "is not read"
+    if there[0].suffix in _PARAMETERS: what = "holds parameters: pose the model with them and write its vertices"
+    return f" ({there[0].parent.name}/{there[0].name} {what})"
+
+_PARAMETERS = (".json", ".pkl", ".npz")
+
 # %% ../../nbs/data/prepared.ipynb #7f7ce466
-def read_posed_body(folder: Path, name: str, count: int) -> tuple[Tensor, Path]:
-    "Posed body vertices (B,3) of a subject and their file; ValueError for another body, FileNotFoundError for none."
-    places = [place for sub in BODY_FOLDERS for place in files_of(folder/sub, name, BODY_SUFFIXES)]
+def read_posed_body(folder: Path, name: str, count: int, others: tuple = ()) -> tuple[Tensor, Path]:
+    """Posed body vertices (B,3) of a subject and their file; `others`: names whose files do not count. ValueError for
+    another body, FileNotFoundError for none."""
+    folders = [subfolder(folder, sub) for sub in BODY_FOLDERS]
+    places = [place for sub in folders for place in files_of(sub, name, BODY_SUFFIXES, others)]
     if not places:
-        raise FileNotFoundError(f"{folder}: no body for {name}; expected {BODY_FOLDERS[0]}/{name}{BODY_SUFFIXES[0]}")
+        raise FileNotFoundError(f"{folder}: no body for {name}{_no_mesh(folders, name)}; expected "
+                                f"{BODY_FOLDERS[0]}/{name}{BODY_SUFFIXES[0]}")
     path = places[0]
     twice = [place for place in places if place.parent == path.parent]
     if len(twice) > 1: raise ValueError(f"{path} and {twice[1].name}: two bodies for {name}; remove one")
     vertices = torch.tensor(read_body_mesh(path)[0]).float()
     if len(vertices) == 13_718 != count: vertices = body_from_anny_topology(vertices)
     if len(vertices) != count:
-        raise ValueError(f"{path}: {len(vertices)} vertices; the model was trained with a body of {count}")
+        kind = f" (a body of {BODY_MODELS[len(vertices)]})" if len(vertices) in BODY_MODELS else ""
+        raise ValueError(f"{path}: {len(vertices)} vertices{kind}; the model was trained with a body of {count}. Fit "
+                         f"its kind to the images (papermill nbs/03_fit.ipynb) or train on such bodies")
     return vertices, path
 
 # %% ../../nbs/data/prepared.ipynb #2f39fba1
@@ -160,46 +226,70 @@ class PreparedFolder:
         self.image_size = image_size
         self.erode_iter = erode_iter
         self.back_frame = back_frame
-        images = [path for path in (self.folder/"images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
-        stems = {path.stem for path in images if not path.name.startswith(".")}
-        masks = {f"{stem}_mask" for stem in stems}
-        self.names = check_names(sorted(stems - masks), self.folder)
+        self.names = check_names(subject_names(self.sub("images")), self.folder)
         dataset = self.folder.with_name(f"{self.folder.name}.h5")
         if not self.names and dataset.is_file():
             raise ValueError(f"{self.folder}: no subjects; did you mean the dataset {dataset.name}?")
         if not self.names:
-            raise FileNotFoundError(f"{self.folder}: no subjects; expected images/NAME.png, back_images/NAME.png and "
-                                    f"body/NAME.ply")
+            raise FileNotFoundError(f"{self.folder}: no subjects{_others(self.sub('images'))}; expected "
+                                    f"images/NAME.png, back_images/NAME.png and body/NAME.ply")
 
     def __len__(self): return len(self.names)
 
-# %% ../../nbs/data/prepared.ipynb #18694e47
-MASK_FOLDERS = ("masks", "mask")
+    def sub(self, name: str) -> Path:
+        "A folder within, whatever its case."
+        return subfolder(self.folder, name)
 
-@patch
-def _front(self: PreparedFolder, name: str) -> np.ndarray:
-    """The front image (H,W,4), cut out by its own alpha or by a mask of its own file, `masks/NAME` or
-    `images/NAME_mask`; ValueError where there is neither."""
-    path = find_one(self.folder/"images", [name], IMAGE_SUFFIXES, "front image")
-    found = files_of(self.folder/"images", f"{name}_mask", IMAGE_SUFFIXES)
-    for folder in MASK_FOLDERS: found += files_of(self.folder/folder, name, IMAGE_SUFFIXES)
-    if not found: return read_cutout(path)
+# %% ../../nbs/data/prepared.ipynb #6da46773
+def _others(folder: Path) -> str:
+    "What lies in a folder of images that has none, for a message."
+    found = sorted(path.name for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
+    return f" (found {', '.join(found[:3])} in {folder.name}/)" if found else ""
+
+# %% ../../nbs/data/prepared.ipynb #18694e47
+MASK_FOLDERS = ("masks", "mask", "mattes", "matte", "alpha", "segmentation", "segmentations", "segs", "seg")
+_MASK_SUFFIXES = tuple(f"{end}{suffix}" for end in _MASK_ENDS for suffix in IMAGE_SUFFIXES)
+
+def mask_files(folder: Path, name: str, others: tuple = ()) -> list[Path]:
+    "Files of a subject's mask in a prepared folder: `images/NAME_mask`, `masks/NAME` or alike."
+    found = files_of(subfolder(folder, "images"), name, _MASK_SUFFIXES, others)
+    for sub in MASK_FOLDERS:
+        found += files_of(subfolder(folder, sub), name, (*IMAGE_SUFFIXES, *_MASK_SUFFIXES), others)
+    return found
+
+def _alpha_of(path: Path, size: tuple) -> np.ndarray:
+    "The mask (H,W) in a file of its own, of a size (H,W); ValueError for another size, or a mask of no subject."
+    mask = read_image(path)
+    if mask.shape[:2] != size:
+        raise ValueError(f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels; its image has {size[1]} x {size[0]}")
+    own = mask.shape[-1] == 4 and mask[..., 3].min() < .5
+    alpha = unlabel(mask[..., 3] if own else mask[..., :3].max(-1))
+    check_alpha(alpha, path)
+    return alpha
+
+# %% ../../nbs/data/prepared.ipynb #fdf54554
+def read_front_image(folder: Path, name: str, others: tuple = ()) -> np.ndarray:
+    """The front image (H,W,4) of a subject in a prepared folder, cut out by its own alpha or by a mask of its own file;
+    `others`: names of the folder. ValueError where there is neither, FileNotFoundError where there is no image."""
+    path = find_one(subfolder(folder, "images"), [name], IMAGE_SUFFIXES, "front image", others)
+    found = mask_files(folder, name, others)
+    if not found:
+        try: return read_cutout(path)
+        except ValueError as error:
+            if "no alpha channel" not in str(error): raise
+            raise ValueError(f"{error}, or put its mask at {MASK_FOLDERS[0]}/{name}.png") from error
     if len(found) > 1: raise ValueError(f"{found[0]} and {found[1]}: two masks for {name}; remove one")
     pixels = read_image(path)
-    mask = read_image(found[0])
-    if mask.shape[:2] != pixels.shape[:2]:
-        raise ValueError(f"{found[0]}: {mask.shape[1]} x {mask.shape[0]} pixels; its image has {pixels.shape[1]} x "
-                         f"{pixels.shape[0]}")
-    own = mask.shape[-1] == 4 and mask[..., 3].min() < .5
-    alpha = mask[..., 3] if own else mask[..., :3].mean(-1)
-    check_alpha(alpha, found[0])
-    return np.concatenate([pixels[..., :3], alpha[..., None]], -1)
+    return np.concatenate([pixels[..., :3], _alpha_of(found[0], pixels.shape[:2])[..., None]], -1)
 
 # %% ../../nbs/data/prepared.ipynb #3c461363
+_BACK_ENDS = ("_000", "_back", *(f"_{k:03}" for k in range(1, 10)))     # of names of back images; SiTH makes several
+
 @patch
 def _back(self: PreparedFolder, name: str, front: np.ndarray) -> np.ndarray:
     "The back image (H,W,4) of a cut-out (H,W,4), laid over it; without alpha of its own, it has the front's."
-    try: path = find_one(self.folder/"back_images", [name, f"{name}_000"], IMAGE_SUFFIXES, "back image")
+    stems = [name, *(f"{name}{end}" for end in _BACK_ENDS)]
+    try: path = find_one(self.sub("back_images"), stems, IMAGE_SUFFIXES, "back image", self.names)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. Paint the backs first: "
                                 f"papermill nbs/04_hallucinate.ipynb -p data_root {self.folder}") from error
@@ -210,6 +300,7 @@ def _back(self: PreparedFolder, name: str, front: np.ndarray) -> np.ndarray:
         print(f"{path}: as the back camera sees it, flipped onto the front ({reason})")
         pixels = pixels[:, ::-1]
     if pixels.shape[-1] == 4:
+        pixels = np.concatenate([pixels[..., :3], unlabel(pixels[..., 3])[..., None]], -1)
         check_alpha(pixels[..., 3], path)
         return pixels
     h, w = front.shape[:2]
@@ -232,7 +323,7 @@ def _fine_colors(self: PreparedFolder, sides: dict) -> Tensor:
 @patch
 def item(self: PreparedFolder, name: str) -> dict:
     "Images and body of one subject, on white; ValueError where an image is no cut-out, or the body does not lie on it."
-    front = self._front(name)
+    front = read_front_image(self.folder, name, self.names)
     sides = dict(front=front, back=self._back(name, front))
     images = {}
     for side, pixels in sides.items():
@@ -240,7 +331,7 @@ def item(self: PreparedFolder, name: str) -> dict:
         mask = erode_mask(image[3:], self.erode_iter)
         images |= {f"{side}_rgb_img": composite(image[:3], mask, torch.ones(3)), f"{side}_mask": mask}
     if self.image_size < FINE_SIZE: images |= dict(fine_rgb=self._fine_colors(sides))
-    vertices, path = read_posed_body(self.folder, name, self.body_count)
+    vertices, path = read_posed_body(self.folder, name, self.body_count, self.names)
     check_body(vertices, self.faces, images["front_mask"], path)
     return scene_item(images, vertices, self.faces)
 

@@ -69,35 +69,47 @@ class ScanMesh:
 # %% ../../nbs/data/scan.ipynb #edb86e8e
 def load_mesh(
     path: Path,
-    image: Path = None,  # texture of an OBJ whose materials name none
+    image: Path = None,  # texture of an OBJ or PLY that names none
 ) -> ScanMesh:
     """Read one mesh; ValueError for what cannot be read, has no faces, or has vertices or colours that are NaN or
     infinite."""
     path = Path(path)
     try:
-        with reading(path): mesh = _read(path, Path(image) if image else None)
+        with reading(path):
+            mesh = _read(path, Path(image) if image else None)
+            if not len(mesh.faces):
+                raise ValueError(f"{path}: has no faces; expected a triangle mesh, not a point cloud")
     except OSError as e:
         raise ValueError(f"{path}: cannot be read as a mesh ({e}); export it again as OBJ, PLY or GLB") from e
-    if not len(mesh.faces): raise ValueError(f"{path}: has no faces; expected a triangle mesh, not a point cloud")
     mesh = _drop_unused(mesh)
+    _check_finite(mesh, path)
+    return mesh
+
+_MAGIC = {b"ply\n": ".ply", b"gltf": ".glb"}
+
+def _read(path: Path, image: Path | None) -> ScanMesh:
+    "A mesh by its suffix, or by its first bytes where they say that it is another."
+    suffix = path.suffix.lower()
+    if suffix not in MESH_SUFFIXES: raise ValueError(f"{path}: expected a mesh of {', '.join(MESH_SUFFIXES)}")
+    with open(path, "rb") as file: suffix = _MAGIC.get(file.read(4).replace(b"\r", b"\n").lower(), suffix)
+    if suffix == ".obj":
+        found = read_obj(path)
+        return ScanMesh(found.vertices, found.faces, obj_colors(found, path, image))
+    found = read_ply_mesh(path, image) if suffix == ".ply" else read_gltf_mesh(path)
+    return ScanMesh(found.vertices, found.faces, found.colors)
+
+# %% ../../nbs/data/scan.ipynb #27046624
+def _check_finite(mesh: ScanMesh, path: Path):
+    "ValueError for vertices or colours that are NaN or infinite."
     broken = ~np.isfinite(mesh.vertices).all(1)
     if broken.any():
         raise ValueError(f"{path}: {broken.sum()} of {len(broken)} vertices are NaN or infinite; repair the scan and "
                          f"export it again")
     values = mesh.colors.values if isinstance(mesh.colors, CornerColors) else mesh.colors
     if isinstance(values, Tensor) and not values.isfinite().all():
-        raise ValueError(f"{path}: colours that are NaN or infinite; repair the scan and export it again")
-    return mesh
-
-def _read(path: Path, image: Path | None) -> ScanMesh:
-    "A mesh by its suffix."
-    suffix = path.suffix.lower()
-    if suffix == ".obj":
-        found = read_obj(path)
-        return ScanMesh(found.vertices, found.faces, obj_colors(found, path, image))
-    if suffix not in MESH_SUFFIXES: raise ValueError(f"{path}: expected a mesh of {', '.join(MESH_SUFFIXES)}")
-    found = read_ply_mesh(path) if suffix == ".ply" else read_gltf_mesh(path)
-    return ScanMesh(found.vertices, found.faces, found.colors)
+        broken = int((~values.isfinite()).any(-1).sum())
+        raise ValueError(f"{path}: colours that are missing, NaN or infinite at {broken} of {len(values)} vertices; "
+                         "repair the scan and export it again")
 
 # %% ../../nbs/data/scan.ipynb #c748348d
 def _drop_unused(mesh: ScanMesh) -> ScanMesh:
