@@ -65,7 +65,7 @@ def test_three_of_four_exported_cells_are_shown_at_once():
     assert sum(followed) >= .75*len(followed)
 
 
-@pytest.mark.parametrize("path", [path for path in LIBRARY if path.stem != "explore_data"], ids=name)
+@pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_every_page_shows_something(path):
     "A picture, a table or printed text."
     assert any(outputs for _, _, outputs in cells(path))
