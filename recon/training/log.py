@@ -8,6 +8,7 @@ __all__ = ['SPEED', 'PANELS', 'GIVEN', 'Tolerant', 'has_key', 'online', 'wandb_i
 
 # %% ../../nbs/training/log.ipynb #134da264
 import netrc, os, socket, uuid
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -185,7 +186,11 @@ def panel_values(line: dict) -> dict[str, dict]:
 # %% ../../nbs/training/log.ipynb #6e19f4c7
 class LiveRun:
     "Shows a run while it trains: pass it to a stage's `main` as `on_log`."
-    def __init__(self, folder: str = ""):  # of the run, for what it logged before
+    def __init__(self,
+        folder: str = "",                  # of the run, for what it logged before
+        panels: Callable = panel_values,   # a logged line -> its numbers by panel and curve
+    ):
+        self.panels = panels
         self.curves = LiveCurves(log=("loss",))
         self.picture = LiveImage()
         self.folder = folder
@@ -198,13 +203,14 @@ class LiveRun:
 
     def add(self, line: dict):
         "Add one line's numbers."
-        for panel, values in panel_values(line).items(): self.curves(line["step"], values, panel)
+        for panel, values in self.panels(line).items(): self.curves(line["step"], values, panel)
         self.last = line["step"]
 
     def preview(self, line: dict):
         "Show the picture of a validation."
         path = resolve_path(line["valid"])/"preview.jpg"
-        if path.exists(): self.picture(Image.open(path), f"validation, epoch {line['epoch']:.0f}, step {line['step']}")
+        epoch = f"epoch {line['epoch']:.0f}, " if "epoch" in line else ""
+        if path.exists(): self.picture(Image.open(path), f"validation, {epoch}step {line['step']}")
 
 # %% ../../nbs/training/log.ipynb #6e19f4c9
 @patch
