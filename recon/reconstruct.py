@@ -171,24 +171,36 @@ def write_textured(cfg: Reconstruct, copies: Copies):
     from recon.mesh.bind import scale_textured
     from recon.mesh.origin import write_origin_mask
     from recon.mesh.texture import export_textured
-    textured, further = copies.bake(size=cfg.texture or 1024, max_faces=cfg.texture_faces)
-    folder = resolve_path(cfg.save_root)/"textured"
+    from recon.mesh.unwrap import reduce_faces
+    simplified = reduce_faces(*copies.mesh, cfg.texture_faces)
+    baked = None
     if cfg.texture:
-        scaled = scale_textured(textured, copies.scale)
+        baked = copies.bake(size=cfg.texture, simplified=simplified)
+        folder = resolve_path(cfg.save_root)/"textured"
+        scaled = scale_textured(baked[0], copies.scale)
         for suffix in mesh_formats(cfg):
-            if suffix != "ply": export_textured(folder/f"{copies.name}.{suffix}", scaled, copies.metadata, further)
-        write_origin_mask(folder/f"{copies.name}.glb", textured.origin)
-    if cfg.rig: write_rigged(cfg, copies, textured, further)
+            if suffix != "ply": export_textured(folder/f"{copies.name}.{suffix}", scaled, copies.metadata, baked[1])
+        write_origin_mask(folder/f"{copies.name}.glb", baked[0].origin)
+    if cfg.rig: write_rigged(cfg, copies, simplified, baked)
 
 # %% ../nbs/05_reconstruct.ipynb #a001add3
-def write_rigged(cfg: Reconstruct, copies: Copies, textured, further: dict):
-    "Write the rigged copies of one subject, one in each bind pose."
+def write_rigged(cfg: Reconstruct, copies: Copies, simplified: tuple, baked: tuple | None):
+    "Write the rigged copies of one subject, one in each bind pose; limbs that grew together are cut apart."
     from recon.mesh.origin import write_origin_mask
-    from recon.mesh.rig import export_rigged
+    from recon.mesh.rig import check_riggable, export_rigged, strongest_joints
+    from recon.mesh.separate import separate_limbs
     body = copies.scene.body.vertices[0].cpu()
-    for pose, folder in bind_folders(cfg).items():
-        path = resolve_path(cfg.save_root)/folder/f"{copies.name}.glb"
-        export_rigged(path, textured, body, clip_file(cfg), copies.metadata, cfg.bones, further, pose, copies.scale)
+    root = resolve_path(cfg.save_root)
+    paths = {pose: root/folder/f"{copies.name}.glb" for pose, folder in bind_folders(cfg).items()}
+    for path in paths.values(): check_riggable(path, body)
+    vertices, fused = simplified
+    faces, weights = separate_limbs(vertices, fused, body)
+    if not baked or faces is not fused: baked = copies.bake(size=cfg.texture or 1024, simplified=(vertices, faces))
+    textured, further = baked
+    skin = strongest_joints(weights[textured.mesh.source])
+    clip = clip_file(cfg)
+    for pose, path in paths.items():
+        export_rigged(path, textured, body, clip, copies.metadata, cfg.bones, further, pose, copies.scale, skin)
         write_origin_mask(path, textured.origin)
 
 def write_light(cfg: Reconstruct, copies: Copies):

@@ -1,4 +1,5 @@
 """The explorer in JupyterLab in a real browser: what is chosen changes what is seen, and nothing fails."""
+import os
 import shutil
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from browser import SECONDS, open_notebook, ours, pixels, run_until
 from conftest import ROOT
 
+SCREENSHOTS = os.environ.get("RECON_SCREENSHOTS")     # a folder for pictures to look at
 PLOT = "document.querySelector('.js-plotly-plot')"
 PICTURE = "document.querySelector('.jp-OutputArea img.explore-pictures')"
 
@@ -90,6 +92,39 @@ def test_a_turned_view_stays_when_another_surface_is_chosen(explorer):
     choose(explorer, "surface", "body in scan")
     explorer.wait_for_function(f"{PLOT}?.data?.length == 3 && {eyes}[0] !== null")
     assert np.allclose(explorer.evaluate(eyes), [1.2, front[1]], atol=1e-3)
+
+
+def test_all_of_it_is_reached_by_the_keyboard_and_read_out(explorer):
+    "Tab goes through the controls, each has a name; arrow keys change a list and turn the 3D view, for good."
+    explorer.wait_for_function(f"{PLOT}?.data?.length == 2 && {PLOT}.reconHeard && {PLOT}.hasAttribute('tabindex')")
+    explorer.wait_for_function("!document.querySelector('.recon-access .noUi-handle:not([aria-label])')")
+    for role, name in (("combobox", "dataset"), ("combobox", "subject"), ("slider", "view"), ("slider", "light"),
+                       ("combobox", "points by"), ("combobox", "surface")):
+        assert explorer.get_by_role(role, name=name, exact=True).count(), f"no {role} called {name}"
+    explorer.wait_for_function("document.querySelectorAll('img[class*=explore-][alt]').length === 3")
+    for image in explorer.locator("img[class*=explore-]").all(): assert len(image.get_attribute("alt")) > 10
+    surface = explorer.get_by_label("surface", exact=True)
+    explorer.get_by_label("points by", exact=True).focus()
+    explorer.keyboard.press("Tab")
+    assert surface.evaluate("part => part === document.activeElement"), "Tab goes to the next control"
+    chosen = surface.input_value()
+    explorer.keyboard.press("ArrowDown")
+    explorer.wait_for_function(f"{PLOT}?.data?.length == 2 && {PLOT}.reconHeard")
+    assert surface.input_value() != chosen, "JupyterLab keeps the arrow key for itself"
+    explorer.wait_for_timeout(2*SECONDS)
+    plot = explorer.locator(".js-plotly-plot").first
+    plot.focus()
+    before, looked = explorer.evaluate(f"{PLOT}._fullLayout.scene.camera.eye"), pixels(plot.element_handle())
+    for _ in range(9): explorer.keyboard.press("ArrowRight")
+    explorer.wait_for_timeout(2*SECONDS)
+    after = explorer.evaluate(f"{PLOT}._fullLayout.scene.camera.eye")
+    assert np.allclose([after["x"], after["y"]], [-before["y"], before["x"]], atol=.01), "nine times ten degrees"
+    assert np.abs(pixels(plot.element_handle()) - looked).mean() > .5, "it does not turn"
+    if SCREENSHOTS: explorer.screenshot(path=f"{SCREENSHOTS}/explorer.png")
+    choose(explorer, "surface", "body in scan")
+    explorer.wait_for_function(f"{PLOT}?.data?.length == 3")
+    eye = explorer.evaluate(f"{PLOT}._fullLayout.scene2.camera.eye.x")
+    assert np.allclose(eye, after["x"], atol=.01), "it turns back"
 
 
 def test_without_a_dataset_it_says_how_to_make_one(page, lab, project):

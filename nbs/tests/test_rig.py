@@ -4,6 +4,7 @@ three.js, which comes with trimesh's own viewer, opens the file and moves it as 
 import base64
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,3 +112,68 @@ def test_a_rigged_mesh_moves_in_the_browser(rigged, tmp_path):
             pictures.append(page.screenshot(path=tmp_path/f"{seconds}.png"))
     assert np.abs(keys[2] - keys[0]).max() > .2
     assert len(set(pictures)) == 3
+
+
+@pytest.fixture(scope="module")
+def grown_together(tmp_path_factory):
+    "Rigged files of a person with hands on the hips whose arms a field has melted into the trunk, by stage 05."
+    from recon.body.anny import load_anny
+    from recon.body.pose import sample_pose
+    from recon.geometry.query import MeshQuery
+    from recon.mesh.surface import extract_surface
+    from recon.reconstruct import Reconstruct, write_meshes
+    from recon.synth.template import load_template
+
+    folder, body = tmp_path_factory.mktemp("grown"), load_anny()
+    pose, _ = sample_pose(np.random.default_rng(0), load_template().joints, "hips")
+    posed = body.pose(torch.as_tensor(pose)).vertices
+    posed = posed - (posed.amax(0) + posed.amin(0))/2
+    posed = posed/posed.abs().max()*.9
+    skin = MeshQuery(posed, body.model.faces)
+    vertices, faces = extract_surface(lambda points: skin.signed_distance(points) - .03, 96)
+    scene = SimpleNamespace(rgb=lambda points: (points + 1)/2 % 1, body=SimpleNamespace(vertices=posed[None]))
+    result = SimpleNamespace(vertices=vertices, faces=faces, colors=(vertices + 1)/2)
+    item = dict(front_mask=torch.ones(1, 64, 64), back_mask=torch.ones(1, 64, 64))
+    cfg = Reconstruct(save_root=str(folder), texture=256, texture_faces=30_000, rig="still", bind_pose="photo,tpose")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recon.mesh.rig.skin_mesh", lambda *_: pytest.fail("weights were found once more"))
+        write_meshes(cfg, "person", result, scene, dict(model="test"), item)
+    return folder
+
+
+def opened(folder, name):
+    import trimesh
+
+    return trimesh.load_mesh(folder/name, process=False)
+
+
+def areas(vertices, faces):
+    a, b, c = np.moveaxis(vertices[faces], 1, 0)
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1)/2
+
+
+def test_no_web_hangs_between_arm_and_trunk_in_a_tpose(grown_together):
+    "Of the area in the T-pose, nearly nothing is stretched to several times its length; without the cut, 30 %."
+    photo, tpose = (opened(grown_together, f"{folder}/person.glb") for folder in ("rigged", "tpose"))
+    assert (photo.faces == tpose.faces).all()
+    before, after = (np.linalg.norm(np.diff(mesh.vertices[mesh.faces[:, [0, 1, 2, 0]]], axis=1), axis=2)
+                     for mesh in (photo, tpose))
+    stretched = ((after > 3*before) & (after > .02)).any(1)
+    area = areas(tpose.vertices, tpose.faces)
+    assert area[stretched].sum() < .02*area.sum(), f"{area[stretched].sum()/area.sum():.1%} is torn"
+    assert area.sum() < 1.08*areas(photo.vertices, photo.faces).sum()
+
+
+def test_what_was_cut_apart_is_closed(grown_together):
+    "Every edge has two faces once both sides of the texture's seams are one."
+    full, rigged = (opened(grown_together, name) for name in ("person.glb", "rigged/person.glb"))
+    assert full.is_watertight
+    rigged.merge_vertices(merge_tex=True, merge_norm=True)
+    edges = np.unique(np.sort(rigged.edges, 1), axis=0, return_counts=True)[1]
+    assert (edges != 2).mean() < 1e-3, f"{(edges != 2).sum()} edges are open"
+
+
+def test_the_textured_copy_is_left_as_it_was(grown_together):
+    full, textured = (opened(grown_together, name) for name in ("person.glb", "textured/person.glb"))
+    assert len(textured.faces) > .97*len(full.faces)
+    assert abs(textured.area/full.area - 1) < .01

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['DROP_JS', 'DROP_CSS', 'BONES', 'NODES_JS', 'DRAW_JS', 'MOVE_JS', 'MARKS_JS', 'POINTS_JS', 'POINTS_CSS', 'STRIP_JS',
-           'STRIP_CSS', 'DOWNLOAD_JS', 'PhotoDrop', 'data_uri', 'KeypointPicture', 'PictureStrip', 'Download']
+           'STRIP_CSS', 'DOWNLOAD_JS', 'PhotoDrop', 'KeypointPicture', 'PictureStrip', 'Download']
 
 # %% ../../nbs/app/controls.ipynb #39721636
-import base64
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from fastcore.basics import patch
 
 from .upload import MAX_BYTES
 from ..files import format_bytes
-from ..viz.images import encode_jpeg
 from ..viz.palette import LEFT, MIDDLE, RIGHT
 
 # %% ../../nbs/app/controls.ipynb #3214a85f
@@ -227,12 +225,6 @@ POINTS_CSS = """
 """
 
 # %% ../../nbs/app/controls.ipynb #03b80d57
-def data_uri(
-    image,          # as `encode_jpeg` takes it
-) -> str:
-    "Return an image as the text that an `img` takes."
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, 88)).decode()
-
 class KeypointPicture(anywidget.AnyWidget):
     "A picture with keypoints that can be moved; calls `move(name, x, y)` in shares of the picture, and `undo()`."
     _esm = POINTS_JS

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 
 # %% ../../nbs/app/workbench.ipynb #7879aee7
 from . import history  # noqa: F401, which lets a `Work` take steps back
-from .controls import Download, KeypointPicture, PhotoDrop, PictureStrip, data_uri
+from .controls import Download, KeypointPicture, PhotoDrop, PictureStrip
 from .queue import turn
 from .upload import check_size, remove_old, store_upload
 from .work import FILES, PARTS, SIDED, Work, list_work, open_work, start_work
@@ -32,6 +32,7 @@ from ..files import resolve_path
 from ..fitting.prior import anny_age
 from ..fitting.skeleton import joint_named, joints
 from ..viz.fits import render_body
+from ..viz.images import data_uri
 from ..viz.sheets import over_white
 from ..viz.subject_page import BACKS
 from ..viz.viewer import MeshViewer

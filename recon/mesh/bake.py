@@ -88,12 +88,13 @@ def bake(
     max_faces: int = 100_000,
     padding: int = 4,    # pixels painted beyond the rims
     origins: Tensor = None,   # (V,) uint8 of the full mesh's vertices, as from `recon.mesh.origin.vertex_origins`
+    simplified: tuple = None, # vertices (W,3) and faces (G,3) to paint on; default: the full mesh, simplified
 ) -> Textured:
     "Bake colours and normals of the full mesh onto one of at most `max_faces` faces."
     if not 16 <= size <= 8192: raise ValueError(f"texture of {size} pixels; expected 16 to 8192, such as 2048")
     vertices = torch.as_tensor(full[0]).float().cpu()
     faces = torch.as_tensor(full[1]).long().cpu()
-    mesh = unwrap(*reduce_faces(vertices, faces, max_faces), size, 2*padding)
+    mesh = unwrap(*(simplified or reduce_faces(vertices, faces, max_faces)), size, 2*padding)
     pixel, face, bary = find_texels(mesh, size, padding)
     places = interpolate_face_attributes(mesh.vertices, mesh.faces, face, bary)
     _, source, weights = MeshQuery(vertices, faces).closest(places)
