@@ -48,8 +48,9 @@ fuzz: $(READY)
 
 test-diffusion: $(READY)
 	@$(PIP) -c $(PINS) -e '.[diffusion]' || $(PIP) -e '.[diffusion]'
-	@$(BIN)/pytest nbs/tests/test_back.py -k diffusion
-	@for name in sith diffusion; do $(BIN)/nbdev_test --path nbs/back/$$name.ipynb --do_print || exit 1; done
+	@$(BIN)/pytest nbs/tests/test_back.py -k "diffusion or projection"
+	@for name in back/sith training/diffusion training/back_estimate tools/speed_back; do \
+	  $(BIN)/nbdev_test --path nbs/$$name.ipynb --do_print || exit 1; done
 
 campaign: $(READY)
 	@$(BIN)/pytest nbs/tests -m campaign

@@ -193,7 +193,8 @@ def published_sith(divide: int = 1) -> SithModel:
                             num_attention_heads=max(1, 16//divide), projection_dim=context, image_size=224,
                             patch_size=14)
     projection = nn.Linear(1024//divide, context, bias=False)
-    return SithModel(UniPCMultistepScheduler(), vae, CLIPVisionModelWithProjection(clip), unet, controlnet, projection)
+    with torch.device("cpu"): scheduler = UniPCMultistepScheduler()      # it reads its own numbers
+    return SithModel(scheduler, vae, CLIPVisionModelWithProjection(clip), unet, controlnet, projection)
 
 # %% ../../nbs/back/sith.ipynb #affc161b
 @patch

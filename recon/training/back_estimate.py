@@ -6,7 +6,7 @@
 __all__ = ['UNREADABLE', 'SMALLER', 'small_training_bytes', 'small_painting_bytes', 'described_model', 'sith_painting_bytes',
            'sith_training_bytes', 'check_fits', 'check_painting', 'check_back_training', 'check_diffusion_training']
 
-# %% ../../nbs/training/back_estimate.ipynb #b682f63e
+# %% ../../nbs/training/back_estimate.ipynb #8e2221cd
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from ..files import format_bytes, resolve_path
 from .back import back_losses
 from .estimate import LiveBytes, bytes_of, free_on, learning
 
-# %% ../../nbs/training/back_estimate.ipynb #33e43d36
+# %% ../../nbs/training/back_estimate.ipynb #f5a82c14
 def _small_step(net: BackNet, size: int, batch: int, bf16: bool):
     "Forward and backward pass of a batch of zeros."
     def image(channels: int) -> torch.Tensor: return torch.zeros(batch, channels, size, size)
@@ -33,20 +33,20 @@ def _small_step(net: BackNet, size: int, batch: int, bf16: bool):
 @lru_cache
 def small_training_bytes(size: int, batch: int, bf16: bool = False) -> float:
     "Bytes of a training step at `size` pixels: weights, gradients, two moments, the average, and what the step makes."
-    with FakeTensorMode():
+    with FakeTensorMode(), LiveBytes() as live:
         net = BackNet()
-        with LiveBytes() as live: _small_step(net, size, batch, bf16)
-        return 4*bytes_of(net.parameters()) + live.peak      # the peak holds the gradients
+        _small_step(net, size, batch, bf16)
+        return live.peak + 3*bytes_of(net.parameters())      # the peak holds weights and gradients
 
 @lru_cache
 def small_painting_bytes(size: int) -> float:
     "Bytes that the network takes for one back at `size` pixels."
-    with FakeTensorMode(), torch.no_grad():
+    with FakeTensorMode(), LiveBytes() as live, torch.no_grad():
         net = BackNet()
-        with LiveBytes() as live: net.layers(torch.zeros(1, CHANNELS, size, size))
-        return bytes_of(net.parameters()) + live.peak
+        net.layers(torch.zeros(1, CHANNELS, size, size))
+        return live.peak
 
-# %% ../../nbs/training/back_estimate.ipynb #aec86386
+# %% ../../nbs/training/back_estimate.ipynb #045c491f
 def described_model(folder: Path) -> SithModel:
     "The model of the sizes that a folder in diffusers' layout describes, with random weights."
     from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
@@ -63,25 +63,24 @@ def _zeros(model: SithModel, size: int, batch: int) -> tuple[SithInputs, torch.T
     images = torch.zeros(batch, 3, clip, clip), torch.zeros(batch, 3, size, size), torch.zeros(batch, 8, size, size)
     return SithInputs(*images), torch.zeros(batch, model.vae.config.latent_channels, size//cell, size//cell)
 
-# %% ../../nbs/training/back_estimate.ipynb #23d647cd
+# %% ../../nbs/training/back_estimate.ipynb #8954da7f
 @lru_cache
 def sith_painting_bytes(folder: Path, size: int, guided: bool = True) -> float:
     "Bytes that a sample at `size` pixels takes; guidance sees the figure twice."
-    with FakeTensorMode(), torch.no_grad():
+    with FakeTensorMode(), LiveBytes() as live, torch.no_grad():
         model = described_model(folder)
-        with LiveBytes() as live:
-            inputs, latent = _zeros(model, size, 1 + guided)
-            context, front = model.tokens(inputs.clip), model.encode_front(inputs.front)
-            model.predict_noise(latent, torch.tensor(1), context, front, inputs.hint)
-            model.vae.decode(latent[:1], return_dict=False)
-        return bytes_of(model.parameters()) + live.peak
+        inputs, latent = _zeros(model, size, 1 + guided)
+        context, front = model.tokens(inputs.clip), model.encode_front(inputs.front)
+        model.predict_noise(latent, torch.tensor(1), context, front, inputs.hint)
+        model.vae.decode(latent[:1], return_dict=False)
+        return live.peak
 
 @lru_cache
 def sith_training_bytes(folder: Path, size: int, batch: int, bf16: bool = False, lean: bool = False) -> float:
     "Bytes of a training step; `lean` with gradient checkpointing."
     from diffusers import DDPMScheduler
     schedule = DDPMScheduler()
-    with FakeTensorMode():
+    with FakeTensorMode(), LiveBytes() as live:
         model = described_model(folder)
         training_groups(model)
         if lean:
@@ -89,14 +88,14 @@ def sith_training_bytes(folder: Path, size: int, batch: int, bf16: bool = False,
             model.controlnet.enable_gradient_checkpointing()
         model.train()
         schedule.alphas_cumprod = torch.zeros(schedule.config.num_train_timesteps)
-        with LiveBytes() as live, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             inputs, latent = _zeros(model, size, batch)
             some = torch.zeros(batch, dtype=torch.long)
             loss = diffusion_loss(model, inputs, inputs.front, latent, some, some.bool(), schedule)
             loss.backward()
-        return bytes_of(model.parameters()) + 2*bytes_of(learning(model)) + live.peak
+        return live.peak + 2*bytes_of(learning(model))
 
-# %% ../../nbs/training/back_estimate.ipynb #bc340824
+# %% ../../nbs/training/back_estimate.ipynb #39aa617e
 def check_fits(
     what: str,
     needed: float,                             # bytes
@@ -113,7 +112,7 @@ def check_fits(
     raise ValueError(f"{what} takes about {format_bytes(needed)} of memory on {device}, "
                      f"and {format_bytes(free)} are free. {way_out}")
 
-# %% ../../nbs/training/back_estimate.ipynb #e8e4cfa3
+# %% ../../nbs/training/back_estimate.ipynb #026098d7
 UNREADABLE = OSError, ValueError, TypeError, KeyError   # from a damaged folder, which is named when it is opened
 SMALLER = (384, 320, 256, 192, 128, 64)   # pixels offered where more does not fit
 
@@ -143,7 +142,7 @@ def check_back_training(cfg):
              lambda change=change: needed(replace(cfg, **change)) for change in changes}
     check_fits(f"a step of {cfg.batch_size} at {cfg.image_size} pixels", needed(cfg), named)
 
-# %% ../../nbs/training/back_estimate.ipynb #fde4b672
+# %% ../../nbs/training/back_estimate.ipynb #f1357001
 def check_diffusion_training(cfg, folder: Path):
     "Refuse a training of the latent diffusion that the memory cannot hold. Raise ValueError."
     def needed(options) -> float:
