@@ -1,5 +1,6 @@
 "The page to send, opened from disk in a real browser."
 import json
+import os
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +11,8 @@ from conftest import ROOT
 
 from recon.mesh.origin import ORIGIN_COLORS
 from recon.viz.page import Page, PageMesh, write_page
+
+SCREENSHOTS = os.environ.get("RECON_SCREENSHOTS")     # a folder for pictures to look at
 
 
 def ball_page(folder):
@@ -85,9 +88,25 @@ def test_stage_05_writes_a_page_that_opens_from_disk(reconstructed):
             page.wait_for_timeout(2*SECONDS)
             shown[mode] = pixels(frame)
         page.screenshot(path=str(reconstructed.with_suffix(".png")), full_page=True)
+        if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/page.png", full_page=True)
     assert np.abs(shown["colours"] - shown["normals"]).mean() > 1 < np.abs(shown["origin"] - shown["normals"]).mean()
     blue = shown["origin"][..., 2] - shown["origin"][..., 0] > 40
     assert blue.mean() > .01, f"the front is {ORIGIN_COLORS[0]}, seen"
+
+
+def test_it_fits_a_narrow_window_and_turns_by_the_keyboard(reconstructed):
+    with opened(reconstructed, 400, 900) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, "it is wider than a telephone"
+        page.locator("iframe").scroll_into_view_if_needed()
+        frame = page.wait_for_selector("iframe")
+        page.wait_for_timeout(2*SECONDS)
+        before = pixels(frame)
+        mesh = page.frame_locator("iframe").get_by_label("Mesh: arrow keys turn it")
+        mesh.focus()
+        for _ in range(9): page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(2*SECONDS)
+        if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/page_narrow.png")
+        assert np.abs(pixels(frame) - before).mean() > 1, "it does not turn"
 
 
 def test_no_page_where_it_is_switched_off(reconstructed, tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 from ..files import atomic_write
 from .meshes import simplify_mesh
 from .images import encode_jpeg
+from .plots import KEYS_JS
 
 # %% ../../nbs/viz/page.ipynb #78d2845a
 @dataclass
@@ -67,7 +68,7 @@ def viewer_html(mesh: PageMesh) -> str:
         part.visible = not k
     plot.camera = [0, 0, 2.2, 0, 0, 0, 0, 1, 0]
     plot.snapshot_type = "full"
-    return drop_font_files(plot.get_snapshot(additional_js_code=SWITCH))
+    return drop_font_files(plot.get_snapshot(additional_js_code=KEYS_JS + SWITCH))
 
 
 def drop_font_files(document: str) -> str:
@@ -85,14 +86,16 @@ h1 { font-size: 1.4rem; }
 figure { margin: 0; }
 figcaption { color: #555; font-size: .85rem; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-.row img { height: 22rem; max-width: 100%; object-fit: contain; border: 1px solid #ddd; }
+.row img { max-height: 22rem; max-width: 100%; border: 1px solid #ddd; }
 iframe { width: 100%; height: 34rem; border: 1px solid #ddd; }
 button { font: inherit; padding: .35rem .9rem; margin: 0 .4rem .6rem 0; background: #f4f4f4; }
 button { border: 1px solid #888; border-radius: .3rem; }
 button[aria-pressed=true] { background: #1f4e79; color: #fff; }
 table { border-collapse: collapse; }
 td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
-.legend span { margin-right: 1.2rem; white-space: nowrap; }
+.legend span { margin-right: 1.2rem; display: inline-block; }
+td { overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: normal; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em; }
 """
 # What the page may load: only what it carries.

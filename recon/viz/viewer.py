@@ -89,7 +89,9 @@ def clip_controls(self: MeshViewer) -> tuple:
     low = self.bounds[0].min()
     high = self.bounds[1].max()
     axis = widgets.Dropdown(options=["off", *"xyz"], description="clip", **control_width(90))
-    position = widgets.FloatSlider(high, min=low, max=high, step=(high - low)/200, disabled=True, **control_width(240))
+    step = (high - low)/200
+    position = widgets.FloatSlider(high, min=low, max=high, step=step, disabled=True, description="at",
+                                   **control_width(240))
 
     def cut(*_):
         position.disabled = axis.value == "off"
