@@ -309,11 +309,11 @@ def has_gpu() -> bool:
     import torch
     return torch.cuda.is_available()
 
-def _preset(cls, name: str) -> str:
+def _preset(cls, name: str, where: str = "") -> str:
     "The preset that `name` stands for; ValueError if there is none of that name."
     if name == "auto": return "small" if has_gpu() else "demo"
     if cls.PRESETS and name not in cls.PRESETS:
-        raise ValueError(f"{cls.__name__} has no preset '{name}'; there are auto, {', '.join(cls.PRESETS)}")
+        raise ValueError(f"{where}{cls.__name__} has no preset '{name}'; there are auto, {', '.join(cls.PRESETS)}")
     return name
 
 # %% ../nbs/config.ipynb #a1dc7fa2
@@ -336,7 +336,8 @@ def resolve(
     read = _check(cls, read_yaml(file), str(file), lenient=True) if file else {}
     values = read | given
     if "preset" in defaults:
-        values["preset"] = _preset(cls, values.get("preset", defaults["preset"]))
+        where = "" if "preset" in given or "preset" not in read else f"{file}: "
+        values["preset"] = _preset(cls, values.get("preset", defaults["preset"]), where)
         values = _check(cls, cls.PRESETS.get(values["preset"], {}), f"preset {values['preset']}") | values
     return cls(**values)
 

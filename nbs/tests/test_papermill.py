@@ -100,6 +100,23 @@ def test_words_in_a_file_of_parameters_stay_words(toy_project, word, way):
     assert found == dict(source=word, epochs=10, use_mask=True, steps=["010", 2])
 
 
+@pytest.mark.parametrize("word", ["0001", "1e3", "2024_10_11", "-pilot"])
+@pytest.mark.parametrize("way", ["-pNAME", "--parameters=NAME", "-b"])
+def test_words_in_other_spellings_of_options_stay_words(toy_project, word, way):
+    import base64
+
+    from recon.tools.papermill_io import keep_words
+
+    text = base64.b64encode(f"source: {word}\n".encode()).decode()
+    given = ["-b", text] if way == "-b" else [way.replace("NAME", "source"), word]
+    argv = keep_words([str(toy_project / "nbs" / "02_toy.ipynb"), *given, "-p", "epochs", "10"])
+    if way == "-b":
+        assert papermill_yaml(argv[argv.index("-y") + 1]) == dict(source=word)
+    else:
+        assert argv[1:4] in (["-r", "source", word], ["-p", "source", word]) and argv[4:] == ["-p", "epochs", "10"]
+        assert argv[1] == "-r" or papermill_value(word) == word
+
+
 def papermill_yaml(text: str):
     "As papermill reads `-y`."
     import yaml
@@ -170,6 +187,14 @@ def test_a_value_outside_an_options_limits_is_refused_from_everywhere(option, va
         Limited.resolve({"config": str(tmp_path / "options.yaml")})
     with pytest.raises((ValueError, SystemExit)):
         Limited.from_args([f"--{option}", value])
+
+
+def test_a_preset_of_a_file_is_refused_with_its_file(tmp_path):
+    from recon.train_full import TrainFull
+
+    (tmp_path / "options.yaml").write_text("preset: papr\n")
+    with pytest.raises(ValueError, match="options.yaml: TrainFull has no preset 'papr'; there are auto, demo"):
+        TrainFull.resolve(dict(config=str(tmp_path / "options.yaml")))
 
 
 def test_words_in_a_yaml_file_stay_words(tmp_path):

@@ -283,3 +283,66 @@ def test_an_npz_is_checked_before_memory_is_taken(tmp_path):
     tracemalloc.stop()
     np.savez_compressed(tmp_path / "it.npz", a=np.ones(3), b=np.array([Rebuilt(print, ("ran",))], object))
     assert list(load_npz(tmp_path / "it.npz")) == ["a"]
+
+
+WRITTEN = {
+    "arrays under the suffix of a pickle": ("p.pkl", lambda path: np.savez(path.open("wb"), **ONE)),
+    "a pickle under the suffix of JSON": ("p.json", lambda path: path.write_bytes(pickle.dumps(ONE))),
+    "JSON under the suffix of a pickle": ("p.pkl", lambda path: path.write_text(text_of(lambda x: x.tolist()))),
+    "numbers as text": ("p.json", lambda path: path.write_text(text_of(lambda x: [str(number) for number in x]))),
+    "names in capitals": ("p.json", lambda path: path.write_text(text_of(lambda x: x.tolist(), str.title))),
+    "names of a script": ("p.json", lambda path: path.write_text(text_of(lambda x: x.tolist(), camel))),
+    "UTF-16": ("p.json", lambda path: path.write_bytes(text_of(lambda x: x.tolist()).encode("utf-16"))),
+    "all joints of SMPL-X": ("p.npz", lambda path: np.savez(path, poses=joints(99)[None], betas=ONE["betas"])),
+    "all joints of SMPL-H": ("p.npz", lambda path: np.savez(path, fullpose=joints(90), betas=ONE["betas"])),
+    "joints without hands": ("p.pkl", lambda path: path.write_bytes(pickle.dumps(ONE_ROW | dict(poses=joints(0))))),
+}
+ONE_ROW = dict(betas=ONE["betas"])
+
+
+def text_of(change, name=str) -> str:
+    import json
+
+    return json.dumps({name(key): change(value) for key, value in ONE.items()})
+
+
+def camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.title, rest))
+
+
+def joints(more: int) -> np.ndarray:
+    return np.concatenate([ONE["global_orient"], ONE["body_pose"], np.zeros(more)])
+
+
+@pytest.mark.parametrize("name,write", WRITTEN.values(), ids=WRITTEN.keys())
+def test_parameters_however_they_are_written(tmp_path, name, write):
+    from recon.data.formats.parameters import read_params
+
+    write(tmp_path / name)
+    found = read_params(tmp_path / name)
+    for key, value in ONE.items():
+        assert np.allclose(found[key], value), key
+
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a pointer of Git LFS"),
+        (b"<html>Not found</html>", "a web page"),
+        (b"\x1f\x8b\x08", "compressed with gzip"),
+        (b"-0.1 0.2\n", "no pickle, or cut off (begins with b'-0.1 0.2')"),
+        (b"", "no pickle, or cut off"),
+        (pickle.dumps(ONE | dict(tags={"a"})), "holds empty set"),
+        (pickle.dumps(ONE | dict(body_pose=np.degrees(POSE))), "Is it in degrees?"),
+        (pickle.dumps(ONE | dict(body_pose=np.zeros(69))), "has 69 numbers, of shape (69,) (23 joints"),
+    ],
+)
+def test_what_are_no_parameters_is_said(tmp_path, data, words):
+    from recon.data.formats.parameters import read_params
+
+    (tmp_path / "p.pkl").write_bytes(data)
+    with pytest.raises(ValueError) as refused:
+        read_params(tmp_path / "p.pkl")
+    message = str(refused.value)
+    assert message.startswith(str(tmp_path)) and words in message and "\n" not in message, message

@@ -84,3 +84,35 @@ def test_a_dataset_on_the_users_own_smplx_model(tmp_path):
 def test_bodies_of_two_kinds_do_not_mix(tmp_path):
     cfg = BuildDataset(source="people", body_model="smplx", data_root=str(tmp_path/"both.h5"))
     with pytest.raises(ValueError, match="Anny's body"): main(cfg)
+
+
+NAMES = [
+    (["p.obj", "p.PLY"], ["p_obj", "p_ply"]),
+    (["a/p.obj", "b/p.obj"], ["a_p", "b_p"]),
+    (["a/b.obj", "c/b.obj", "a_b.obj"], ["a_b", "a_b_2", "c_b"]),
+    (["p.obj", "p.glb", "p_obj.obj"], ["p_glb", "p_obj", "p_obj_2"]),
+    (["a/mesh.obj", "a/b/mesh.obj", "a_b/mesh.obj"], ["a_b_mesh_obj", "a_b_mesh_obj_2", "a_mesh"]),
+    (["p.obj", "p.OBJ"], ["p_obj", "p_obj_2"]),
+    (["__MACOSX/._p.obj", "._p.obj", "p.obj"], ["p"]),
+]
+
+
+@pytest.mark.parametrize("files,names", NAMES)
+def test_every_scan_has_a_name_of_its_own(tmp_path, files, names, capsys):
+    "Files of one name, in one folder and in several; one that has the name which another is given."
+    from recon.data.formats.registry import find_scans
+
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("v 0 0 0\n")
+    assert sorted(scan.name for scan in find_scans(tmp_path)) == names
+    said = capsys.readouterr().out
+    assert all(name in said for name in names if name.endswith("_2"))
+
+
+def test_a_name_that_is_no_text_is_refused():
+    from recon.data.names import check_name
+
+    with pytest.raises(ValueError, match="bytes that are no letters of UTF-8"):
+        check_name("caf\udce9", "scans")
+    assert check_name("caf\u00e9") == "caf\u00e9"

@@ -9,6 +9,7 @@ __all__ = ['Refused', 'load_npz', 'load_pickle']
 import io
 import math
 import pickle
+import pickletools
 import re
 import struct
 import zipfile
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import reading
+from ..files import foreign_contents, reading
 
 # %% ../../nbs/body/pickles.ipynb #6bef26cf
 class Refused(pickle.UnpicklingError, ValueError):
@@ -432,14 +433,23 @@ def load_npz(path: Path, names: tuple = None) -> dict[str, np.ndarray]:
     return found
 
 # %% ../../nbs/body/pickles.ipynb #45c9f7cf
+def _reason(error: Exception, data: bytes) -> str:
+    "Why a pickle is not read, where the unpickler itself gives an opcode or nothing."
+    if isinstance(error, Refused): return str(error)
+    opcode = pickletools.code2op.get(chr(error.args[0])) if isinstance(error, KeyError) and error.args else None
+    if opcode and data[:1] == b"\x80": return f"holds {opcode.name.lower().replace('_', ' ')}"
+    if isinstance(error, LookupError | EOFError): return f"no pickle, or cut off (begins with {data[:8]!r})"
+    return str(error) or type(error).__name__
+
 def load_pickle(path: Path):
     "Numbers, text, containers and arrays of a pickle file or a file of torch; ValueError names what else it holds."
     data = Path(path).read_bytes()
     try: return _reduce(_read(data))
     except Exception as error:
-        why = str(error) or type(error).__name__
+        if foreign := foreign_contents(data): raise ValueError(f"{path}: {foreign}") from error
         raise ValueError(
-            f"{path}: not read: {why}. Only numbers, text, dictionaries, lists, arrays of numpy and tensors of torch "
-            "are admitted from a pickle, since loading anything else would run its code. If you trust the file, open "
-            "it with the tool that made it and save a dictionary of numpy arrays under its name with `pickle.dump`."
+            f"{path}: not read: {_reason(error, data)}. Only numbers, text, dictionaries, lists, arrays of numpy and "
+            "tensors of torch are admitted from a pickle, since loading anything else would run its code. If you trust "
+            "the file, open it with the tool that made it and save a dictionary of numpy arrays under its name with "
+            "`pickle.dump`."
         ) from error

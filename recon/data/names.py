@@ -17,6 +17,8 @@ def check_name(name: str, source: object = "") -> str:
     "Return a subject's name; ValueError where it cannot be a file name of its own in any folder."
     where = f"{source}: " if source else ""
     if not isinstance(name, str): raise ValueError(f"{where}subject name {name!r}; expected text")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ValueError(f"{where}subject name {name!r:.60} has bytes that are no letters of UTF-8; rename it")
     if name.strip() in ("", ".", "..") or _UNUSABLE.search(name) or len(name.encode("utf-8", "replace")) > 200:
         raise ValueError(f"{where}subject name {name[:60]!r} cannot name a file; expected no / or \\, no control "
                          f"characters, not . or .., at most 200 bytes")

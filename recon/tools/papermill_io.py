@@ -8,6 +8,7 @@ __all__ = ['project_of', 'default_output', 'spells_a_number', 'keep_words', 'tru
 
 # %% ../../nbs/tools/papermill_io.ipynb #19cf0f1a
 import atexit
+import base64
 import logging
 import os
 import sys
@@ -46,15 +47,33 @@ def _reads_as_number(text: str) -> bool:
     return True
 
 # %% ../../nbs/tools/papermill_io.ipynb #9b268269
+def _as_pairs(argv: list) -> list:
+    "Arguments with `-pNAME` and `--parameters=NAME` as two words, and `-b BASE64` as the YAML that it holds."
+    kept = []
+    for arg in argv:
+        if {"-p", "-r", "--parameters", "--parameters_raw"} & set(kept[-2:]): kept.append(arg)      # a name, a value
+        elif arg.startswith("-p") and len(arg) > 2 and not arg.startswith("-p="): kept += ["-p", arg[2:]]
+        elif arg.startswith("--parameters="): kept += ["-p", arg.partition("=")[2]]
+        else: kept.append(arg)
+    for k, arg in enumerate(kept[:-1]):
+        text = _decoded(kept[k + 1]) if arg in ("-b", "--parameters_base64") else None
+        if text is not None: kept[k:k + 2] = ["-y", text]
+    return kept
+
+def _decoded(text: str) -> str | None:
+    "The text that base 64 holds; None where it holds none."
+    try: return base64.b64decode(text, validate=True).decode()
+    except ValueError: return None
+
 def keep_words(
     argv: list  # papermill's arguments, without the program
 ) -> list:      # `-p NAME VALUE` as `-r NAME VALUE` where the number would lose the spelling
     "Keep the spelling of parameters that papermill would read as numbers."
     notebook = next((Path(arg) for arg in argv if arg.endswith(".ipynb")), None)
     if notebook is None or project_of(notebook) is None: return argv
-    kept = list(argv)
-    for k, arg in enumerate(argv[:-2]):
-        value = argv[k + 2]
+    kept = _as_pairs(argv)
+    for k, arg in enumerate(kept[:-2]):
+        value = kept[k + 2]
         if arg in ("-p", "--parameters") and _reads_as_number(value) and not spells_a_number(value): kept[k] = "-r"
     return _keep_words_of_yaml(kept)
 

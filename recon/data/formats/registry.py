@@ -75,3 +75,16 @@ def _name_apart(found: list[ScanFiles], folder: Path):
             files.name = f"{stem}_{Path(files.mesh).suffix[1:].lower()}"
             print(f"{files.mesh}: another file of this name lies beside it; taken as the subject {files.name}. Remove "
                   f"one if they are one scan.")
+    _number_apart(found)
+
+def _number_apart(found: list[ScanFiles]):
+    "Number scans whose names are still those of others before them."
+    taken = set()
+    for files in found:
+        name = files.name
+        count = 1
+        while files.name in taken:
+            count += 1
+            files.name = f"{name}_{count}"
+        taken.add(files.name)
+        if count > 1: print(f"{files.mesh}: another scan is called {name}; taken as the subject {files.name}")
