@@ -253,13 +253,14 @@ def choose_person(self: Workbench):
     if self.is_filling or not self.work: return
     self.start(self.work.folder/self.work.state.photo, self.person.value)
 
-# %% ../../nbs/app/workbench.ipynb #b1b92e6c
+# %% ../../nbs/app/workbench.ipynb #2dbbe7dc
 def shape_slider(text: str, low: float, high: float, step: float) -> widgets.FloatSlider:
     "Build the slider of a number of the shape; those of one column begin at the same place."
     options = control_width(300) | dict(style=dict(description_width="84px"))
     return widgets.FloatSlider(min=low, max=high, step=step, description=text, continuous_update=False,
                                readout_format=".0f" if step == 1 else ".2f", **options)
 
+# %% ../../nbs/app/workbench.ipynb #b1b92e6c
 @patch
 def fit_controls(self: Workbench) -> list:
     "Build the controls that correct a fit."
