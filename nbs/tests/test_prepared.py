@@ -255,7 +255,7 @@ WRONG = {
     ),
     "a body of SMPL-X": (
         lambda folder: trimesh.PointCloud(np.random.rand(10_475, 3)).export(folder / "body" / "casual.ply"),
-        "10475 vertices (a body of smplx)",
+        "a body of 13380; this is one of smplx",
     ),
     "no alpha, and where a mask may lie": (
         lambda folder: write(folder / "images" / "casual.png", pixels("images")[..., :3]),
