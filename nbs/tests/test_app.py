@@ -247,6 +247,29 @@ def test_bad_uploads_are_refused_in_plain_words(app, page, tmp_path):
 
 
 @needs_networks
+def test_what_to_mistrust_is_said_in_plain_words(app, page):
+    "A photo that ends within the person, and one of two people."
+    with Image.open(PHOTO).convert("RGBA") as cut_out:
+        whole = Image.new("RGB", cut_out.size, (150, 160, 170))
+        whole.paste(cut_out, mask=cut_out)
+    wide = Image.new("RGB", (2*whole.width, whole.height))
+    for left in (0, whole.width): wide.paste(whole, (left, 0))
+    page.get_by_label("go on to the mesh by itself").uncheck()
+    knees = whole.crop((0, 0, whole.width, int(.62*whole.height)))
+    cases = ("knees.png", knees, "the photo ends within the person"), ("pair.png", wide, "2 people are in the photo")
+    for name, image, said in cases:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        upload(page, name, file.getvalue())
+        wait_for_text(page, "To mistrust")
+        page.locator("li", has_text=said).first.wait_for()
+        if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/{name}")
+    wait_for_text(page, "fitting a body: done")
+    assert page.get_by_label("person", exact=True).locator("option").count() == 3, "the other one can be chosen"
+    assert not page.wrong
+
+
+@needs_networks
 def test_two_at_once_take_turns_and_a_page_closed_in_mid_run_holds_nobody_up(app, page):
     folder, address = app
     second = page.context.browser.new_page(viewport={"width": 1300, "height": 1500})

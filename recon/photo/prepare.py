@@ -95,7 +95,7 @@ def make_figure(photo: Photo, alpha: np.ndarray, keypoints: Keypoints, size: int
     placement = place_figure(alpha, size, share)
     colors = photo.rgb if given else clean_rim(photo.rgb, alpha)
     image = draw_figure(colors, alpha, placement)
-    return Figure(image, keypoints.moved(placement.to_canvas), placement, photo.rgb, list(photo.notes),
+    return Figure(image, keypoints.moved(placement.to_canvas), placement, opaque(photo), list(photo.notes),
                   cut=touches_frame(alpha), mask_given=given)
 
 # %% ../../nbs/photo/prepare.ipynb #7c5b2cc1
