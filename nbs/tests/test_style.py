@@ -8,7 +8,6 @@ import pytest
 from conftest import ROOT, STAGES
 
 NOTEBOOKS = sorted(path for path in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-LIBRARY = [path for path in NOTEBOOKS if path not in STAGES]
 MODULES = sorted(path for path in (ROOT/"recon").rglob("*.py") if path.name != "_modidx.py")
 EXPORT = re.compile(r"#\|\s*export")
 IMPORTS = re.compile(r"#\|\s*export\s*\n(import|from) ")
@@ -65,7 +64,7 @@ def test_three_of_four_exported_cells_are_shown_at_once():
     assert sum(followed) >= .75*len(followed)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=name)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_every_page_shows_something(path):
     "A picture, a table or printed text."
     assert any(outputs for _, _, outputs in cells(path))
