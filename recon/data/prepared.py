@@ -187,8 +187,8 @@ def read_posed_body(folder: Path, name: str, count: int, others: tuple = ()) -> 
     if len(vertices) == 13_718 != count: vertices = body_from_anny_topology(vertices)
     if len(vertices) != count:
         kind = f"; this is one of {BODY_MODELS[len(vertices)]}" if len(vertices) in BODY_MODELS else ""
-        raise ValueError(f"{path}: {len(vertices)} vertices; the model was trained with a body of {count}{kind}. Fit its "
-                         "body to the images (papermill nbs/03_fit.ipynb) or train on such bodies")
+        raise ValueError(f"{path}: {len(vertices)} vertices; the model was trained with a body of {count}{kind}. Fit "
+                         "its body to the images (papermill nbs/03_fit.ipynb) or train on such bodies")
     return vertices, path
 
 # %% ../../nbs/data/prepared.ipynb #2f39fba1
