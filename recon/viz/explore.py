@@ -20,7 +20,7 @@ from .dataset import (POINT_COLORS, SURFACES, captioned_sheet, dataset_rows, fin
                                statistics_image, surface_traces, view_sheet)
 from .figures import mime_bundle, scenes_figure
 from .images import encode_png
-from .widgets import accessible, control_row, control_width
+from .widgets import MEND_JS, control_row, control_width
 
 # %% ../../nbs/viz/explore.ipynb #0b9ac01c
 NO_DATA = """<div style="border-left:4px solid #d97706; padding:.6em 1em; background:#fff7ed;
@@ -129,7 +129,9 @@ def image_panel(self: Explorer,
 
     self.follow(level, redraw)
     if not controls: return widgets.VBox([image])
-    return accessible(widgets.VBox([control_row(*controls), self.message, image]), IMAGE_TEXTS)
+    panel = widgets.VBox([control_row(*controls), self.message, image])
+    panel.add_class("recon-access")     # see `CameraKeeper`
+    return panel
 
 @patch
 def images(self: Explorer) -> widgets.Widget:
@@ -185,8 +187,8 @@ function press(plot, event) {
 
 # %% ../../nbs/viz/explore.ipynb #f31cdc3d
 class CameraKeeper(anywidget.AnyWidget):
-    "The cameras to which the figures of a panel were turned by hand or by arrow keys."
-    _esm = KEEP_JS + """
+    "The cameras to which figures were turned by hand or by arrow keys; and names of all controls."
+    _esm = MEND_JS + KEEP_JS + """
     function hear(plot, model) {
         plot.reconHeard = true;
         plot.tabIndex = 0;
@@ -206,12 +208,14 @@ class CameraKeeper(anywidget.AnyWidget):
         const timer = setInterval(() => {
             const plots = el.closest(".recon-space")?.querySelectorAll(".js-plotly-plot") ?? [];
             for (const plot of plots) if (plot.on && !plot.reconHeard) hear(plot, model);
+            mend(model.get("texts"));
         }, 200);
         return () => clearInterval(timer);
     }
     export default {render};
     """
-    cameras = traitlets.Dict().tag(sync=True)   # scene: plotly's camera
+    cameras = traitlets.Dict().tag(sync=True)            # scene: plotly's camera
+    texts = traitlets.Dict(IMAGE_TEXTS).tag(sync=True)   # CSS selector: what a screen reader says
 
 # %% ../../nbs/viz/explore.ipynb #a530a40a
 @patch
@@ -231,5 +235,5 @@ def space(self: Explorer) -> widgets.Widget | None:
     for control in (points, surface): control.observe(draw, "value")
     self.follow("subject", draw)
     panel = widgets.VBox([control_row(self.file, self.subject, points, surface), output, keeper])
-    panel.add_class("recon-space")
-    return accessible(panel)
+    for name in ("recon-space", "recon-access"): panel.add_class(name)
+    return panel
