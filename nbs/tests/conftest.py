@@ -16,7 +16,8 @@ from browser import lab, page, project  # noqa: F401 (fixtures; they use the pla
 
 # Tests of one file share its fixtures and run in one process (`--dist loadfile`). Long files start first, so that two
 # processes end at about the same time.
-LONG = "test_notebooks test_demo test_mixed test_resume test_build test_watch test_parallel test_options".split()
+LONG = """test_notebooks test_demo test_viewer test_app test_mixed test_resume test_build test_watch test_parallel
+    test_options""".split()
 
 
 def pytest_collection_modifyitems(items):

@@ -19,6 +19,7 @@ RESULTS = {   # name: share seen, parts of the mesh, warnings
     "di": (.40, 2, []),
 }
 TITLES = "[...document.querySelectorAll('.recon-result b')].map(title => title.textContent)"
+TAKES_KEYS = ".recon-access select[data-lm-suppress-shortcuts]"    # from then on arrow keys are not JupyterLab's
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,7 @@ def results(project):
 def gallery(page, lab, results):
     open_notebook(page, lab, "nbs/gallery.ipynb")
     run_until(page, ".recon-result img")
+    page.wait_for_selector(TAKES_KEYS)
     yield page
     assert page.get_by_text("Traceback").count() == 0
     assert not ours(page.wrong)
