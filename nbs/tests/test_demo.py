@@ -81,6 +81,25 @@ def test_demo_ends_with_numbers_and_meshes(project):
     assert list(times) == list(STAGES) and all(seconds > 0 for seconds in times.values())
 
 
+def test_half_a_minute_of_training_is_a_third_nearer_than_the_bare_body(project):
+    "300 steps of stage 2 on three people of 64 pixels; measured on somebody who was not trained on, with true normals."
+    made = project/"outputs"/"short"
+    sizes = ["--image_size=64", "--encoder_channels=16", "--color_channels=16", "--hidden_dim=64", "--rgb_hidden_dim=16",
+             "--nrm_channels=8", "--nrm_blocks=1"]
+    steps = ["--epochs=300", "--batch_size=3", "--num_samples=1000", "--num_normals=64", "--workers=0",
+             "--save_every=300", "--log_every=100", "--no_valid"]
+    for command in (
+        ["recon.train_full", "--preset=demo", "--resume=", "--save_root=outputs", "--exp_name=short", *sizes, *steps],
+        ["recon.reconstruct", f"--model={made}", f"--save_root={made}/meshes", "--resolution=64", "--true_normals"],
+        ["recon.evaluate", f"--results={made}/meshes", f"--save={made}/metrics.json"],
+    ):
+        done = python(project, "-m", *command)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((made/"metrics.json").read_text())
+    for name in ("p2s", "s2p"): assert found["model"][name] < .67*found["body"][name], name
+    assert found["model"]["nc"] > found["body"]["nc"]
+
+
 def test_typed_again_it_changes_nothing(project):
     before = numbers(project)
     done = run_demo(project)
