@@ -82,10 +82,10 @@ def test_demo_ends_with_numbers_and_meshes(project):
 
 
 def test_half_a_minute_of_training_is_a_third_nearer_than_the_bare_body(project):
-    "300 steps of stage 2 on three people of 64 pixels; measured on somebody who was not trained on, with true normals."
+    "300 steps of stage 2 on three people of 64 pixels; measured on somebody held out, with true normals."
     made = project/"outputs"/"short"
-    sizes = ["--image_size=64", "--encoder_channels=16", "--color_channels=16", "--hidden_dim=64", "--rgb_hidden_dim=16",
-             "--nrm_channels=8", "--nrm_blocks=1"]
+    sizes = ["--image_size=64", "--encoder_channels=16", "--color_channels=16", "--hidden_dim=64",
+             "--rgb_hidden_dim=16", "--nrm_channels=8", "--nrm_blocks=1"]
     steps = ["--epochs=300", "--batch_size=3", "--num_samples=1000", "--num_normals=64", "--workers=0",
              "--save_every=300", "--log_every=100", "--no_valid"]
     for command in (
