@@ -4,11 +4,9 @@ The validator comes from npm; where there is no npm, or it reaches no registry, 
 import json
 import shutil
 import subprocess
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from PIL import Image
 
@@ -57,17 +55,10 @@ def validate(tmp_path_factory):
 def files(tmp_path_factory):
     "All kinds of GLB files of a posed body, by stage 05."
     from recon.body.anny import load_anny
-    from recon.body.pose import sample_pose
-    from recon.synth.template import load_template
+    from recon.testing import mesh_inputs, posed_body
 
-    folder, body = tmp_path_factory.mktemp("meshes"), load_anny()
-    pose, _ = sample_pose(np.random.default_rng(1), load_template().joints, "apose")
-    posed = body.pose(torch.as_tensor(pose)).vertices
-    middle = (posed.amax(0) + posed.amin(0))/2
-    posed = (posed - middle)/(posed - middle).abs().max()*.9
-    scene = SimpleNamespace(rgb=lambda points: (points + 1)/2 % 1, body=SimpleNamespace(vertices=posed[None]))
-    result = SimpleNamespace(vertices=posed, faces=body.model.faces, colors=(posed + 1)/2)
-    item = dict(front_mask=torch.ones(1, 64, 64), back_mask=torch.ones(1, 64, 64))
+    folder, posed = tmp_path_factory.mktemp("meshes"), posed_body("apose", 1)
+    result, scene, item = mesh_inputs(posed, load_anny().model.faces, posed)
     height = dict(metres=HEIGHT, source="given", metres_per_unit=HEIGHT/stature(posed))
     for bones, back in BACKS.items():
         cfg = Reconstruct(save_root=str(folder), texture=256, texture_faces=15_000, rig="still", bones=bones,

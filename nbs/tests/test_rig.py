@@ -4,7 +4,6 @@ three.js, which comes with trimesh's own viewer, opens the file and moves it as 
 import base64
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,22 +117,15 @@ def test_a_rigged_mesh_moves_in_the_browser(rigged, tmp_path):
 def grown_together(tmp_path_factory):
     "Rigged files of a person with hands on the hips whose arms a field has melted into the trunk, by stage 05."
     from recon.body.anny import load_anny
-    from recon.body.pose import sample_pose
     from recon.geometry.query import MeshQuery
     from recon.mesh.surface import extract_surface
     from recon.reconstruct import Reconstruct, write_meshes
-    from recon.synth.template import load_template
+    from recon.testing import mesh_inputs, posed_body
 
-    folder, body = tmp_path_factory.mktemp("grown"), load_anny()
-    pose, _ = sample_pose(np.random.default_rng(0), load_template().joints, "hips")
-    posed = body.pose(torch.as_tensor(pose)).vertices
-    posed = posed - (posed.amax(0) + posed.amin(0))/2
-    posed = posed/posed.abs().max()*.9
-    skin = MeshQuery(posed, body.model.faces)
+    folder, posed = tmp_path_factory.mktemp("grown"), posed_body("hips")
+    skin = MeshQuery(posed, load_anny().model.faces)
     vertices, faces = extract_surface(lambda points: skin.signed_distance(points) - .03, 96)
-    scene = SimpleNamespace(rgb=lambda points: (points + 1)/2 % 1, body=SimpleNamespace(vertices=posed[None]))
-    result = SimpleNamespace(vertices=vertices, faces=faces, colors=(vertices + 1)/2)
-    item = dict(front_mask=torch.ones(1, 64, 64), back_mask=torch.ones(1, 64, 64))
+    result, scene, item = mesh_inputs(vertices, faces, posed)
     cfg = Reconstruct(save_root=str(folder), texture=256, texture_faces=30_000, rig="still", bind_pose="photo,tpose")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recon.mesh.rig.skin_mesh", lambda *_: pytest.fail("weights were found once more"))

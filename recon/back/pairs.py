@@ -83,8 +83,7 @@ class BackPairs(Dataset):
     def __getitem__(self, i: int) -> BackPair:
         "Item `i` of the epoch; it follows from seed, epoch and `i` alone."
         rng = np.random.default_rng([self.seed, self.epoch, i])
-        subject = self.data.subjects[i % len(self.data)]
-        item = self.data.read(subject, 0, int(rng.integers(self.data.views(subject))), rng)
+        item = self.data.read_any_view(self.data.subjects[i % len(self.data)], rng)
         vertices = perturb_body(item["smpl_v"], self.spread, rng)
         pair = back_pair(item, self.body, vertices)
         return mirror_pair(pair) if self.mirror and rng.random() < .5 else pair

@@ -341,6 +341,11 @@ def read(self: ReconDataset,
         if self.has_priors: item["body_z"] = self.body_depth(subject, view)
     return item
 
+@patch
+def read_any_view(self: ReconDataset, subject: str, rng: np.random.Generator) -> Item:
+    "One item with its first points, from a view that `rng` draws."
+    return self.read(subject, 0, int(rng.integers(self.views(subject))), rng)
+
 # %% ../../nbs/data/reader.ipynb #cdcc632c
 @patch
 def body_depth(self: ReconDataset, subject: str, view: int) -> Tensor:

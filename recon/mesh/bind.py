@@ -18,7 +18,7 @@ from ..body.anny import BODY_VERTICES
 from ..body.pose import rotation_between
 from .bake import Textured
 from .skeleton import bone_motion, load_skeleton
-from .skinning import blend_skinning, forward_kinematics, local_rotations
+from .skinning import pose_vertices
 from .unwrap import Unwrapped
 
 # %% ../../nbs/mesh/bind.ipynb #f08576fe
@@ -73,14 +73,13 @@ def repose(
     joints: np.ndarray,      # (J,3) of the mesh
 ) -> tuple[Unwrapped, np.ndarray]:   # and its joints (J,3)
     "Bring a mesh into another pose; the lowest joint stays on its floor."
-    world, positions = forward_kinematics(local_rotations(rotations[None], bound), joints)
-    moved = blend_skinning(mesh.vertices.numpy().astype(float), weights, joints, world[0], positions[0])
-    normals = blend_directions(mesh.normals, weights, world[0])
-    along = blend_directions(mesh.tangents[:, :3], weights, world[0])
+    moved, world, positions = pose_vertices(mesh.vertices.numpy().astype(float), weights, rotations, bound, joints)
+    normals = blend_directions(mesh.normals, weights, world)
+    along = blend_directions(mesh.tangents[:, :3], weights, world)
     along = normalize(along - (along*normals).sum(1, keepdim=True)*normals, dim=1)
     tangents = torch.cat([along, mesh.tangents[:, 3:]], 1)
     vertices = torch.from_numpy(moved).float()
-    return replace(mesh, vertices=vertices, normals=normals, tangents=tangents), positions[0]
+    return replace(mesh, vertices=vertices, normals=normals, tangents=tangents), positions
 
 # %% ../../nbs/mesh/bind.ipynb #0e85c87f
 def put_on_ground(mesh: Unwrapped, joints: np.ndarray) -> tuple[Unwrapped, np.ndarray]:
@@ -99,8 +98,7 @@ def stature(
     skeleton = load_skeleton()
     bound, joints = bone_motion(body_vertices.numpy())
     upright = np.tile(np.eye(3), (len(joints), 1, 1))
-    world, positions = forward_kinematics(local_rotations(upright[None], bound), joints)
-    standing = blend_skinning(body_vertices.numpy().astype(float), skeleton.weights, joints, world[0], positions[0])
+    standing, _, _ = pose_vertices(body_vertices.numpy().astype(float), skeleton.weights, upright, bound, joints)
     return float(np.ptp(standing[:, 1]))
 
 # %% ../../nbs/mesh/bind.ipynb #2586f758

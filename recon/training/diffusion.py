@@ -64,8 +64,7 @@ class DiffusionPairs(Dataset):
     def read(self, epoch: int, index: int) -> tuple[SithInputs, Tensor]:
         "The item of a subject in an epoch."
         rng = np.random.default_rng([self.seed, epoch, index])
-        name = self.data.subjects[index]
-        item = self.data.read(name, 0, int(rng.integers(self.data.views(name))), rng)
+        item = self.data.read_any_view(self.data.subjects[index], rng)
         flat = torch.full((3,), .5) if self.background == "grey" else torch.tensor(rng.random(3)).float()
         return training_item(item, self.body, self.uv, self.size, flat)
 
