@@ -288,7 +288,7 @@ def reconstruct_subject(cfg: Reconstruct, model, subjects, name: str, metadata: 
     scene, result = reconstruct_mesh(cfg, model, item, subjects.body)
     back = back_kind(facts.get("back", "given"))
     report, shares = write_meshes(cfg, name, result, scene, metadata, item, height, back)
-    write_sheet(path.with_suffix(".jpg"), item, result, scan, subjects.unit(name))
+    write_sheet(path.with_suffix(".jpg"), item, result, scan, subjects.unit(name), back if place else "")
     card = metadata | dict(key=key, mesh=report, origin=shares, known_height=height) | facts
     if place and cfg.page: write_subject_page(path, name, place, item, result, card)
     files = [str(file.relative_to(folder)) for file in subject_files(folder, name)]
@@ -314,11 +314,11 @@ def reconstruct_mesh(cfg: Reconstruct, model, item: dict, body) -> tuple:
     scene = Scene(model, item, body.faces, body.canonical, cfg.true_normals, regions)
     return scene, reconstruct(scene, cfg.resolution, cfg.min_share, cfg.min_inside, cfg.subdivide)
 
-def write_sheet(path: Path, item: dict, result, scan, unit):
-    "Write the sheet of one reconstruction as JPEG."
+def write_sheet(path: Path, item: dict, result, scan, unit, back: str = ""):
+    "Write the sheet of one reconstruction as JPEG; `back` as `reconstruction_sheet` takes it."
     from recon.viz.images import encode_jpeg
     from recon.viz.reconstruction import reconstruction_sheet
-    sheet = reconstruction_sheet(item, result, scan, unit)
+    sheet = reconstruction_sheet(item, result, scan, unit, back=back)
     with atomic_write(path) as partial: partial.write_bytes(encode_jpeg(sheet))
 
 # %% ../nbs/05_reconstruct.ipynb #f6cb8882
