@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'Hallucinate', 'parse_choice', 'figure_names', 'check_names', 'make_record', 'use_given', 'paint_samples',
-           'used_sample', 'write_strip', 'hallucinate', 'main', 'cli']
+           'used_sample', 'write_strip', 'hallucinate', 'open_painter', 'main', 'cli']
 
 # %% ../nbs/04_hallucinate.ipynb #5e513ddd
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -21,7 +21,7 @@ if __name__ == "__main__":                          # in a script or a notebook,
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from .config import Config, is_script, run_script
+from .config import Config, PositiveInt, is_script, run_script
 from .files import exclusive_lock, resolve_path
 
 # %% ../nbs/04_hallucinate.ipynb #0ceaa5a2
@@ -32,7 +32,9 @@ class Hallucinate(Config):
     data_root: str = "data/examples"        # prepared folder with images/ and body/; -i
     save_root: str = ""                     # back images go here; empty: back_images/ of the prepared folder; -o
     pretrained_model_name_or_path: str = "auto" # mirror, small, weights, or a diffusers folder; auto: small if there
+    fetch: bool = False                     # the model may be a repository of the Hugging Face hub: download it
     num_images: int = 1                     # samples of each figure; the first is used, unless `choose` names another
+    batch_size: PositiveInt = 1             # samples of a figure that a diffusion model paints at once
     choose: str = ""                        # samples to use, such as casual:3,dress:1
     back_photos: str = ""                   # folder of real photos of the backs, NAME.png with alpha, used instead
     seed: int = 0                           # the same seed gives the same pixels
@@ -76,6 +78,7 @@ def make_record(cfg: Hallucinate, generator, folder: Path, name: str, count: int
     body = read_posed_body(folder, name, count)[1]
     inputs = dict(front=file_checksum(front_path(folder, name)), body=file_checksum(body))
     inputs |= {f"mask {k}": file_checksum(path) for k, path in enumerate(mask_files(folder, name))}
+    if cfg.batch_size > 1 and not generator.deterministic: inputs |= dict(batch_size=cfg.batch_size)   # by rounding
     return dict(generator=generator.name, seed=cfg.seed) | generator.record | inputs
 
 def use_given(cfg: Hallucinate, folder: Path, files, body) -> str:
@@ -100,12 +103,17 @@ def paint_samples(cfg: Hallucinate, generator, folder: Path, files, body, record
     from recon.back.generators import sample_seed
     missing = [k for k in range(count) if read_record(files.sample(k)) != record | dict(sample=k)]
     view = read_front(folder, files.name, body) if missing else None
-    for k in missing:
-        color, = generator(view, [sample_seed(cfg.seed, files.name, k)])
-        pixels = back_pixels(color, view.mask)
-        write_back(files.sample(k), np.ascontiguousarray(pixels[:, ::-1]), record | dict(sample=k))
+    size = 1 if generator.deterministic else cfg.batch_size
+    for batch in sorted({k//size for k in missing}):
+        samples = range(batch*size, (batch + 1)*size)      # whole batches: which are missing does not change a pixel
+        colors = generator(view, [sample_seed(cfg.seed, files.name, k) for k in samples])
+        for k, color in zip(samples, colors):
+            if k not in missing: continue
+            pixels = back_pixels(color, view.mask)
+            write_back(files.sample(k), np.ascontiguousarray(pixels[:, ::-1]), record | dict(sample=k))
     return len(missing)
 
+# %% ../nbs/04_hallucinate.ipynb #65bcc2bd
 def used_sample(files, record: dict) -> int | None:
     "The sample with this record that reconstruction uses; None where it uses none of them."
     from recon.back.folder import read_record
@@ -143,24 +151,33 @@ def hallucinate(cfg: Hallucinate, generator, folder: Path, files, body, chosen: 
     return f"{made} of {count} painted by {generator.name}" if made else "finished already"
 
 # %% ../nbs/04_hallucinate.ipynb #ca4d7b49
+def open_painter(cfg: Hallucinate):
+    "Open the generator that the options name. Raise FileNotFoundError or ValueError for what is none or does not fit."
+    from recon.back.generators import open_generator
+    from recon.back.sith import fetch_model
+    from recon.body.anny import load_anny
+    from recon.training.back_estimate import check_painting
+    model = cfg.pretrained_model_name_or_path
+    if cfg.fetch and "/" in model: model = str(fetch_model(model))
+    check_painting(model, cfg.resolution, cfg.guidance_scale, cfg.batch_size)
+    diffusion = dict(steps=cfg.num_inference_steps, guidance=cfg.guidance_scale, conditioning=cfg.conditioning_scale)
+    uv = load_anny().model.uv
+    generator = open_generator(model, cfg.resolution, uv, cfg.continue_pattern, **diffusion)
+    print(f"backs by {generator.name}")
+    if generator.deterministic and cfg.num_images > 1: print(f"{generator.name} gives one sample of each figure")
+    return generator
+
+# %% ../nbs/04_hallucinate.ipynb #706798a5
 def main(cfg: Hallucinate) -> dict[str, Path]:
     "Give every figure a back; the file that reconstruction reads, by name."
     from tqdm import tqdm
     from recon.back.folder import BackFiles
-    from recon.back.generators import open_generator
-    from recon.body.anny import load_anny
     from recon.data.subjects import anny_body
-    from recon.training.back_estimate import check_painting
     folder = resolve_path(cfg.data_root)
     names = figure_names(folder)
     chosen = parse_choice(cfg.choose)
     check_names(names, chosen)
-    check_painting(cfg.pretrained_model_name_or_path, cfg.resolution, cfg.guidance_scale)
-    diffusion = dict(steps=cfg.num_inference_steps, guidance=cfg.guidance_scale, conditioning=cfg.conditioning_scale)
-    uv = load_anny().model.uv
-    generator = open_generator(cfg.pretrained_model_name_or_path, cfg.resolution, uv, cfg.continue_pattern, **diffusion)
-    print(f"backs by {generator.name}")
-    if generator.deterministic and cfg.num_images > 1: print(f"{generator.name} gives one sample of each figure")
+    generator = open_painter(cfg)
     target = resolve_path(cfg.save_root) if cfg.save_root else folder/"back_images"
     backs, body = {}, anny_body()
     with exclusive_lock(target, doing="painting backs there; wait for it, or stop it"):

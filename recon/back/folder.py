@@ -157,7 +157,9 @@ def choose_sample(files: BackFiles, k: int):
     "Let reconstruction use sample `k`. Raise FileNotFoundError where it was not made."
     path = files.sample(k)
     record = read_record(path) if path.exists() else None
-    if record is None: raise FileNotFoundError(f"{path}: no such sample; make it with num_images={k + 1} or more")
+    if record is None:
+        raise FileNotFoundError(f"{path}: no such sample; make it with num_images={k + 1} or more. "
+                                "mirror and small give one sample, 0")
     pixels = read_rgba(path)
     write_back(files.sith, pixels, record)
     write_back(files.used, np.ascontiguousarray(pixels[:, ::-1]), record)

@@ -65,14 +65,14 @@ def _zeros(model: SithModel, size: int, batch: int) -> tuple[SithInputs, torch.T
 
 # %% ../../nbs/training/back_estimate.ipynb #8954da7f
 @lru_cache
-def sith_painting_bytes(folder: Path, size: int, guided: bool = True) -> float:
-    "Bytes that a sample at `size` pixels takes; guidance sees the figure twice."
+def sith_painting_bytes(folder: Path, size: int, guided: bool = True, batch: int = 1) -> float:
+    "Bytes that `batch` samples at `size` pixels take; guidance sees the figure twice."
     with FakeTensorMode(), LiveBytes() as live, torch.no_grad():
         model = described_model(folder)
-        inputs, latent = _zeros(model, size, 1 + guided)
+        inputs, latent = _zeros(model, size, (1 + guided)*batch)
         context, front = model.tokens(inputs.clip), model.encode_front(inputs.front)
         model.predict_noise(latent, torch.tensor(1), context, front, inputs.hint)
-        model.vae.decode(latent[:1], return_dict=False)
+        model.vae.decode(latent[:batch], return_dict=False)
         return live.peak
 
 @lru_cache
@@ -116,16 +116,17 @@ def check_fits(
 UNREADABLE = OSError, ValueError, TypeError, KeyError   # from a damaged folder, which is named when it is opened
 SMALLER = (384, 320, 256, 192, 128, 64)   # pixels offered where more does not fit
 
-def check_painting(model: str, resolution: int, guidance_scale: float):
+def check_painting(model: str, resolution: int, guidance_scale: float, batch: int = 1):
     "Refuse a generator of stage 04 that the memory cannot hold. Raise ValueError."
     path = resolve_path(model)
     if (path/"unet"/"config.json").is_file():
         size, guided = resolution or 512, guidance_scale > 1
-        try: needed = sith_painting_bytes(path, size, guided)
+        try: needed = sith_painting_bytes(path, size, guided, batch)
         except UNREADABLE: return
-        changes = {f"resolution={side}": lambda side=side: sith_painting_bytes(path, side, guided)
+        changes = {f"resolution={side}": lambda side=side: sith_painting_bytes(path, side, guided, batch)
                    for side in SMALLER if side < size}
-        if guided: changes = {"guidance_scale=1": lambda: sith_painting_bytes(path, size, False)} | changes
+        if guided: changes = {"guidance_scale=1": lambda: sith_painting_bytes(path, size, False, batch)} | changes
+        if batch > 1: changes = {"batch_size=1": lambda: sith_painting_bytes(path, size, guided)} | changes
         check_fits(f"painting at {size} pixels", needed, changes)
     elif resolution and model != "mirror":
         side = -(-resolution//16)*16
