@@ -34,6 +34,7 @@ class TrainDiffusion(Config):
     exp_name: str = "02_train_diffusion"     # folder of the run
     image_size: PositiveInt = 512            # pixels along a side
     batch_size: PositiveInt = 4              # subjects a step: a view and its opposite each
+    workers: NonNegativeInt = 0              # processes that read data
     steps: PositiveInt = 100_000             # updates
     lr_controlnet: NonNegativeFloat = 5e-5   # ControlNet
     lr_attention: NonNegativeFloat = 5e-6    # projection and the U-Net's transformer blocks

@@ -20,7 +20,7 @@ if __name__ == "__main__":                          # in a script or a notebook,
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from .config import Config, PositiveInt, is_script, run_script
+from .config import Config, NonNegativeInt, PositiveInt, is_script, run_script
 from .files import atomic_write, resolve_path
 
 # %% ../nbs/02_train_hallucinate.ipynb #4adb86d7
@@ -39,7 +39,10 @@ class TrainHallucinate(Config):
     weight_decay: float = .01               # of AdamW
     ema: float = .995                       # of the weights' moving average, which is what is saved for use
     views: int = 12                         # examples a subject gives in an epoch
+    workers: NonNegativeInt = 0             # processes that make examples; 0: none beside the one that trains
     body_noise: float = .005                # spread of the bodies' errors, cube units
+    body_depth_noise: float = 0.            # amplitude of their errors in depth, cube units
+    body_local_noise: float = 0.            # amplitude of their errors at the scale of a hand, cube units
     lighting: float = .8                    # strength of the random light, as in stages 1 to 3
     aug_jitter: bool = True                 # random colours, the same in front and back
     lambda_color: float = 1.                # weight of the mean absolute error of colours
@@ -58,7 +61,7 @@ class TrainHallucinate(Config):
     wandb_id: str = ""                      # its run, to go on with
     PRESETS = dict(
         demo={},
-        small=dict(image_size=256, batch_size=16, steps=40_000, lr=5e-4, ema=.999,
+        small=dict(image_size=256, batch_size=16, workers=4, steps=40_000, lr=5e-4, ema=.999,
                    save_every=1000, valid_every=2000),
     )
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from processes import run_python
+from safetensors.torch import load_file, save_file
 
 from recon.back.folder import BackFiles, read_record, read_rgba
 from recon.back.generators import Mirror, Small
@@ -20,6 +22,7 @@ from recon.back.network import BackNet
 from recon.data.reader import ReconDataset
 from recon.data.subjects import open_subjects
 from recon.hallucinate import Hallucinate, cli, main, parse_choice
+from recon.runs.run import Run
 from recon.testing import TINY, make_balls
 from recon.train_diffusion import TrainDiffusion
 from recon.train_diffusion import main as train_diffusion
@@ -162,13 +165,13 @@ def test_samples_differ_and_one_is_chosen_without_painting_again(prepared, dice,
 
 
 def test_what_was_lost_is_painted_again_with_the_same_pixels(prepared, dice):
-    main(options(prepared, num_images=3))
+    main(options(prepared, num_images=3, batch_size=2))
     before = pixels_of(prepared)
     files = BackFiles(prepared / "back_images", "dress")
     for path in (files.sample(1), files.used, files.strip):
         path.unlink()
     files.sample(2).write_bytes(files.sample(2).read_bytes()[:500])  # cut off
-    main(options(prepared, num_images=3))
+    main(options(prepared, num_images=3, batch_size=2))
     assert pixels_of(prepared) == before
 
 
@@ -278,6 +281,9 @@ def test_folders_and_weights_that_are_none(prepared, tmp_path, weights):
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(ValueError, match="cut off"):
         main(options(prepared, pretrained_model_name_or_path=str(tmp_path / "cut.safetensors")))
+    save_file({"other.weight": torch.eye(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="weights of another network; expected a header with `config`"):
+        main(options(prepared, pretrained_model_name_or_path=str(tmp_path / "foreign.safetensors")))
     assert not (prepared / "back_images").exists()  # nothing was begun
 
 
@@ -512,6 +518,11 @@ def test_diffusion_paints_samples_that_resume_with_the_same_pixels(prepared, tin
     assert pixels_of(prepared) == before
     main(diffusion(prepared, tiny, num_images=2, guidance_scale=1.0, overwrite=True))
     assert pixels_of(prepared) != before
+    main(diffusion(prepared, tiny, num_images=3, batch_size=2))
+    before = pixels_of(prepared)
+    files.sample(1).unlink()
+    main(diffusion(prepared, tiny, num_images=3, batch_size=2))  # painted with its neighbour again
+    assert pixels_of(prepared) == before
 
 
 def test_a_diffusion_folder_that_lacks_parts_is_named(prepared, tmp_path):
@@ -524,7 +535,6 @@ def test_a_diffusion_folder_that_lacks_parts_is_named(prepared, tmp_path):
 
 
 def test_foreign_weights_of_the_projection_are_refused(tiny, tmp_path):
-    from safetensors.torch import save_file
     from recon.back.sith import SithModel
 
     folder = tmp_path / "foreign"
@@ -590,6 +600,47 @@ def test_diffusion_trains_resumes_exactly_and_is_opened_by_stage_04(diffusion_ru
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), part
     monkeypatch.undo()  # the true body again
     assert len(main(diffusion(prepared, whole))) == 3
+
+
+@pytest.fixture(scope="module")
+def bare_people(tmp_path_factory):
+    "A data set of two people who wear nothing; their body has texture coordinates, in every process."
+    from recon.body.anny import load_anny
+    from recon.data.scan import Subject
+    from recon.data.writer import write_index, write_subject
+    from recon.testing import place_colors, posed_body
+
+    folder, body, files = tmp_path_factory.mktemp("bare"), load_anny().model, []
+    for style in ("apose", "walk"):
+        vertices = posed_body(style)
+        subject = Subject(style, vertices, body.faces, place_colors(vertices), vertices)
+        files.append(folder / "people" / f"{style}.h5")
+        write_subject(files[-1], subject, body, views=2, size=64, points=100)
+    write_index(folder / "people.h5", files, body, dict(train=["apose", "walk"]))
+    return folder / "people.h5"
+
+
+def test_two_processes_of_accelerate_train_the_diffusion_as_one_with_twice_the_batch(tiny, bare_people, tmp_path):
+    "The same losses over both subjects, the same weights but for rounding."
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    surroundings = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(paths))
+    common = dict(pretrained_model_name_or_path=tiny, data_root=bare_people, save_root=tmp_path, image_size=64, steps=3)
+    common |= dict(lr_controlnet=1e-3, lr_attention=1e-3, dropout=0.5, log_every=1)
+    accelerate = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    for name, launcher, size in ("one", [], 2), ("two", accelerate, 1):
+        given = common | dict(exp_name=name, batch_size=size)
+        words = [f"--{option}={value}" for option, value in given.items()]
+        done = run_python([*launcher, "-m", "recon.train_diffusion", *words], tmp_path, surroundings)
+        assert done.returncode == 0 and "steps of 2, on cpu" in done.stdout, done.stdout + done.stderr[-3000:]
+    one, two = (Run.open(tmp_path / name).lines for name in ("one", "two"))
+    assert [line["step"] for line in two] == [1, 2, 3]
+    for expected, found in zip(one, two):
+        assert found == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+    for part in ("unet", "controlnet", "projection"):
+        file = f"model/{part}/diffusion_pytorch_model.safetensors"
+        expected, found = (load_file(tmp_path / name / file) for name in ("one", "two"))
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=f"{part}: {name}")
 
 
 def test_diffusion_training_without_a_start_or_a_body_is_refused(diffusion_run, tmp_path, monkeypatch):

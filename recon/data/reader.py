@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAYOUT', 'LOOSE_POINTS', 'MAX_BODY', 'MAX_OPEN', 'open_dataset', 'OpenSubject', 'visibility_class', 'NoSplit',
-           'read_split', 'ReconDataset', 'load_batches', 'alignment']
+           'read_split', 'ReconDataset', 'open_loader', 'load_batches', 'alignment']
 
 # %% ../../nbs/data/reader.ipynb #aeeb0e6d
 import json
@@ -385,6 +385,19 @@ def _collate_and_transform(transform: BatchTransform, items: list) -> dict:
     return transform(collate(items))
 
 # %% ../../nbs/data/reader.ipynb #3f868e18
+def open_loader(
+    items: Dataset,             # asked for by the entries of a batch
+    batches,                    # of each batch its entries
+    workers: int,               # processes that read ahead; 0: none
+    context: str | None = None, # how they start, of `multiprocessing`; None: as is usual on the system
+    **how,                      # `collate_fn`, `pin_memory`
+) -> DataLoader:
+    "Read `batches` one after the other."
+    generator = torch.Generator()   # of the workers' seeds, apart from the numbers a resumed run goes on with
+    return DataLoader(items, batch_sampler=batches, num_workers=workers, generator=generator,
+                      multiprocessing_context=context if workers else None, **how)
+
+# %% ../../nbs/data/reader.ipynb #c38e869c
 def load_batches(
     data: ReconDataset,
     batches,                   # of each batch its indices, or pairs of epoch and index
@@ -395,9 +408,7 @@ def load_batches(
     transform = data.transform
     on_cpu = device.type == "cpu"
     make = partial(_collate_and_transform, transform) if on_cpu else collate
-    generator = torch.Generator()   # of the workers' seeds, apart from the numbers a resumed run goes on with
-    loader = DataLoader(_RawDataset(data), batch_sampler=batches, num_workers=workers, pin_memory=not on_cpu,
-                        collate_fn=make, generator=generator)
+    loader = open_loader(_RawDataset(data), batches, workers, pin_memory=not on_cpu, collate_fn=make)
     for batch in loader: yield batch if on_cpu else transform(to_device(batch, device))
 
 # %% ../../nbs/data/reader.ipynb #2fcc825e

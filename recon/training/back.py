@@ -18,13 +18,12 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from ..back.network import BackNet, BackPrediction
-from ..back.pairs import BackPairs, back_pair
+from ..back.pairs import START_METHOD, BackPairs, back_pair
 from ..back.scores import image_scores, normal_degrees
 from ..data.batch import to_device
-from ..data.reader import ReconDataset
+from ..data.reader import ReconDataset, open_loader
 from ..data.subjects import RestBody
 from ..files import atomic_write
 from .base import BaseTrainer
@@ -65,7 +64,10 @@ class BackOptions(Protocol):
     weight_decay: float
     ema: float
     views: int
+    workers: int           # processes that make pairs
     body_noise: float
+    body_depth_noise: float
+    body_local_noise: float
     lambda_color: float
     lambda_squared: float
     lambda_structure: float
@@ -85,7 +87,8 @@ class BackTrainer(BaseTrainer):
         super().__init__(cfg)
         self.total_steps = cfg.steps
         self.device = device or self.ranks.device
-        self.pairs = BackPairs(data, cfg.views, cfg.body_noise, seed=cfg.seed)
+        errors = dict(spread=cfg.body_noise, depth=cfg.body_depth_noise, local=cfg.body_local_noise)
+        self.pairs = BackPairs(data, cfg.views, seed=cfg.seed, **errors)
         torch.manual_seed(cfg.seed)
         self.net = BackNet().to(self.device)
         self.wrapped = self.ranks.wrap(self.net)     # averages gradients over processes
@@ -137,18 +140,24 @@ def learning_rate(step: int, cfg: BackOptions) -> float:
 
 # %% ../../nbs/training/back.ipynb #2d8f2df7
 @patch
-def batches(self: BackTrainer) -> Iterator[dict]:
-    "Yield this process's batch of each coming step: each epoch in an order of its own."
+def sample_indices(self: BackTrainer) -> Iterator[list[tuple[int, int]]]:
+    "Yield epoch and index of this process's pairs in each coming step: each epoch in an order of its own."
     cfg, count, ranks = self.cfg, len(self.pairs), self.ranks
     size = cfg.batch_size*ranks.count
     for step in range(self.global_step, cfg.steps):
-        items = []
+        indices = []
         for place in range(step*size + ranks.index, (step + 1)*size, ranks.count):
             epoch, at = divmod(place, count)
             order = random.Random(f"{cfg.seed}/{epoch}").sample(range(count), count)
-            self.pairs.epoch = epoch
-            items.append(self.pairs[order[at]])
-        yield to_device(default_collate(items), self.device)
+            indices.append((epoch, order[at]))
+        yield indices
+
+@patch
+def batches(self: BackTrainer) -> Iterator[dict]:
+    "Yield this process's batch of each coming step, on the device."
+    loader = open_loader(self.pairs, self.sample_indices(), self.cfg.workers, START_METHOD,
+                         pin_memory=self.device.type == "cuda")
+    for batch in loader: yield to_device(batch, self.device)
 
 # %% ../../nbs/training/back.ipynb #c67890e4
 @patch
