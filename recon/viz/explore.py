@@ -20,7 +20,7 @@ from .dataset import (POINT_COLORS, SURFACES, captioned_sheet, dataset_rows, fin
                                statistics_image, surface_traces, view_sheet)
 from .figures import mime_bundle, scenes_figure
 from .images import encode_png
-from .widgets import MEND_JS, control_row, control_width
+from .widgets import MEND_JS, WATCH_JS, control_row, control_width
 
 # %% ../../nbs/viz/explore.ipynb #0b9ac01c
 NO_DATA = """<div style="border-left:4px solid #d97706; padding:.6em 1em; background:#fff7ed;
@@ -128,8 +128,8 @@ def image_panel(self: Explorer,
     def redraw(): image.value = draw()
 
     self.follow(level, redraw)
-    if not controls: return widgets.VBox([image])
-    panel = widgets.VBox([control_row(*controls), self.message, image])
+    above = [control_row(*controls), self.message] if controls else []
+    panel = widgets.VBox([*above, image])
     panel.add_class("recon-access")     # see `CameraKeeper`
     return panel
 
@@ -187,8 +187,9 @@ function press(plot, event) {
 
 # %% ../../nbs/viz/explore.ipynb #f31cdc3d
 class CameraKeeper(anywidget.AnyWidget):
-    "The cameras to which figures were turned by hand or by arrow keys; and names of all controls."
-    _esm = MEND_JS + KEEP_JS + """
+    """The cameras to which figures were turned by hand or by arrow keys; and names of all controls of the page.
+    One serves all panels: such a widget takes a while to begin, and anywidget gives up after two seconds."""
+    _esm = WATCH_JS + MEND_JS + KEEP_JS + """
     function hear(plot, model) {
         plot.reconHeard = true;
         plot.tabIndex = 0;
@@ -204,15 +205,12 @@ class CameraKeeper(anywidget.AnyWidget):
             model.save_changes();
         });
     }
-    function render({model, el}) {
-        const timer = setInterval(() => {
-            const plots = el.closest(".recon-space")?.querySelectorAll(".js-plotly-plot") ?? [];
-            for (const plot of plots) if (plot.on && !plot.reconHeard) hear(plot, model);
-            mend(model.get("texts"));
-        }, 200);
-        return () => clearInterval(timer);
+    function look(page, model) {
+        for (const plot of page.querySelectorAll(".recon-space .js-plotly-plot"))
+            if (plot.on && !plot.reconHeard) hear(plot, model);
+        for (const panel of page.querySelectorAll(".recon-access")) mend(panel, model.get("texts"));
     }
-    export default {render};
+    export default {render: ({model, el}) => watch(el, "body", page => look(page, model))};
     """
     cameras = traitlets.Dict().tag(sync=True)            # scene: plotly's camera
     texts = traitlets.Dict(IMAGE_TEXTS).tag(sync=True)   # CSS selector: what a screen reader says
