@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['edge_lengths', 'torn_faces', 'move_to_tpose', 'drop_pinched', 'drop_crumbs', 'cut_torn', 'find_rims', 'fill_rim',
-           'close_rims', 'separate_limbs']
+           'close_rims', 'separate_limbs', 'Separated', 'face_keys', 'join_cut', 'take_copy']
 
 # %% ../../nbs/mesh/separate.ipynb #5e9a0003
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from .bake import Textured
 from .bind import tpose_rotations
 from .components import component_of
 from .report import rim_edges
 from .skeleton import bone_motion
 from .skinning import pose_vertices, transfer_weights
+from .unwrap import take_part
 
 # %% ../../nbs/mesh/separate.ipynb #5e9a0006
 def edge_lengths(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:   # (F,3)
@@ -148,3 +152,49 @@ def separate_limbs(
     old = {tuple(edge) for edge in rim_edges(faces).tolist()}
     fresh = np.array([edge for edge in rim_edges(torch.from_numpy(left)).tolist() if tuple(edge) not in old])
     return torch.from_numpy(close_rims(moved, left, find_rims(fresh))), weights
+
+# %% ../../nbs/mesh/separate.ipynb #5e9a001f
+@dataclass
+class Separated:
+    "All faces of a surface before and after its limbs were cut apart."
+    vertices: Tensor    # (V + K,3); the last K are doubles of vertices, for the faces that close the cut
+    faces: Tensor       # (F + C,3): those of before, and those that close the cut
+    source: Tensor      # (V + K,) vertex of before
+    is_before: Tensor   # (F + C,) bool
+    is_after: Tensor    # (F + C,) bool
+
+    @property
+    def is_double(self) -> Tensor: return torch.arange(len(self.source)) != self.source   # (V + K,) bool
+
+def face_keys(faces: Tensor) -> Tensor:   # (F,) of (F,3)
+    "Return a number for each face that says which of up to two million vertices it joins."
+    low, middle, high = faces.sort(1).values.T
+    return (low << 42) + (middle << 21) + high
+
+# %% ../../nbs/mesh/separate.ipynb #5e9a0021
+def join_cut(
+    vertices: Tensor,   # (V,3)
+    before: Tensor,     # (F,3)
+    after: Tensor,      # (G,3), as from `separate_limbs`
+) -> Separated:
+    "Put the faces of before and after a cut into one mesh."
+    caps = after[~torch.isin(face_keys(after), face_keys(before))]
+    rim, own = caps.unique(return_inverse=True)
+    source = torch.cat([torch.arange(len(vertices)), rim])
+    is_cap = torch.arange(len(before) + len(caps)) >= len(before)
+    is_after = torch.cat([torch.isin(face_keys(before), face_keys(after)), is_cap[len(before):]])
+    return Separated(vertices[source], torch.cat([before, own + len(vertices)]), source, ~is_cap, is_after)
+
+# %% ../../nbs/mesh/separate.ipynb #5e9a0023
+def take_copy(
+    textured: Textured,   # of all faces of `cut`
+    further: dict,        # numbers of its vertices by name: (W,) arrays
+    cut: Separated,
+    keep: Tensor,         # (F + C,) bool of the faces of `cut`
+) -> tuple[Textured, dict]:
+    "Return the part of a textured surface that has the faces to keep, and the numbers of its vertices."
+    flat = textured.mesh
+    kept = torch.isin(face_keys(flat.source[flat.faces]), face_keys(cut.faces[keep]))
+    mesh, used = take_part(flat, kept)
+    mesh = replace(mesh, source=cut.source[mesh.source])
+    return replace(textured, mesh=mesh), {name: values[used.numpy()] for name, values in further.items()}
