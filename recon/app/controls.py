@@ -8,6 +8,7 @@ __all__ = ['DROP_JS', 'DROP_CSS', 'BONES', 'NODES_JS', 'DRAW_JS', 'MOVE_JS', 'MA
 
 # %% ../../nbs/app/controls.ipynb #39721636
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import anywidget
@@ -307,17 +308,18 @@ export default {render};
 
 # %% ../../nbs/app/controls.ipynb #db389a31
 class Download(anywidget.AnyWidget):
-    "A button that sends the file which `find` returns; nothing where it returns None."
+    "A button that sends the file that `find` returns, under the name of `rename`; nothing where there is no file."
     _esm = DOWNLOAD_JS
     text = traitlets.Unicode("download").tag(sync=True)
     disabled = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, find: Callable[[], Path | None], **options):
+    def __init__(self, find: Callable[[], Path | None], rename: Callable[[Path], str] = attrgetter("name"), **options):
         super().__init__(**options)
         self.find = find
+        self.rename = rename
         self.on_msg(lambda *_: self.deliver())
 
     def deliver(self):
         "Send the file."
         path = self.find()
-        if path is not None: self.send(dict(name=path.name), [path.read_bytes()])
+        if path is not None: self.send(dict(name=self.rename(path)), [path.read_bytes()])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'SIDED', 'FILES', 'State', 'Work', 'fit_options', 'start_work', 'open_work', 'open_figure', 'back_generators',
-           'list_work']
+           'download_name', 'list_work']
 
 # %% ../../nbs/app/work.ipynb #6bb03238
 import json
@@ -28,6 +28,7 @@ from ..files import atomic_write
 from ..fitting.lifter import FROM_BODY_25
 from ..fitting.photo import LIMB_ENDS, LIMB_JOINTS, SWAPS, Correction, PhotoFit, Score, from_dict, mend, score_fit
 from ..fitting.skeleton import joint_named, slices
+from ..mesh.bind import COPY_FOLDERS
 from ..photo.keypoints import read_keypoints, write_keypoints
 from ..photo.load import load_photo
 from ..photo.matte import Placement
@@ -251,11 +252,16 @@ def choose_bones(self: Work, bones: str):
 
 @patch
 def file(self: Work, kind: str) -> Path:
-    "Return one of `FILES`, made where it is not there yet."
+    "Return one of `FILES`, made where it is not there yet; a size of texture that was chosen before stays."
     options, place = FILES[kind]
     path = self.folder/"meshes"/place.format(name=self.name)
-    if not path.exists() or self.is_stale(): self.reconstruct(**options)
+    size = {name: self.state.files[name] for name in options if name == "texture" and name in self.state.files}
+    if not path.exists() or self.is_stale(): self.reconstruct(**options | size)
     return path
+
+def download_name(path: Path) -> str:
+    "Return the name that a file of `FILES` gets elsewhere: copies have one name here, in folders of their own."
+    return f"{path.stem}_{path.parent.name}{path.suffix}" if path.parent.name in COPY_FOLDERS else path.name
 
 # %% ../../nbs/app/work.ipynb #11641f55
 @patch

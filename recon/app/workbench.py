@@ -26,7 +26,7 @@ from . import history  # noqa: F401, which lets a `Work` take steps back
 from .controls import Download, KeypointPicture, PhotoDrop, PictureStrip
 from .queue import turn
 from .upload import check_size, remove_old, store_upload
-from .work import FILES, PARTS, SIDED, Work, list_work, open_work, start_work
+from .work import FILES, PARTS, SIDED, Work, download_name, list_work, open_work, start_work
 from ..body.anny import load_anny
 from ..config import explain
 from ..files import resolve_path
@@ -310,10 +310,15 @@ def build_fit(self: Workbench) -> widgets.Widget:
 # %% ../../nbs/app/workbench.ipynb #8e2e8ed1
 @patch
 def show_fit(self: Workbench):
-    "Show the fit of the work, its keypoints and what to mistrust."
+    "Show the fit of the work, its keypoints and its warnings."
     if not self.work: return
     self.picture.points = self.work.keypoints()
     self.picture.image = data_uri(fit_picture(self.work, self.body_share.value))
+    self.show_warnings()
+
+@patch
+def show_warnings(self: Workbench):
+    "Show what to mistrust in the photo, in the keypoints as they are now, and in the last fit."
     found = self.work.warnings()
     items = "".join(f"<li>{escape(text)}</li>" for text in found)
     self.warnings.value = f"<b>To mistrust</b><ul>{items}</ul>" if found else "<b>Nothing to mistrust was found.</b>"
@@ -370,6 +375,7 @@ def move(self: Workbench, name: str, x: float, y: float):
     if not self.work: return
     said = f"{name.replace('_', ' ')} moved"
     with self.step(said): self.work.move_keypoint(name, x, y)
+    self.show_warnings()
     self.say(f"{said}; fit again to follow it")
 
 @patch
@@ -454,7 +460,8 @@ def build_mesh(self: Workbench) -> widgets.Widget:
     self.photo = widgets.HTML(layout=dict(flex="1 1 280px", max_width="420px"))
     self.viewer = widgets.VBox(layout=dict(flex="2 1 520px", min_width="0"))
     make = self.button("reconstruct", self.reconstruct, "primary")
-    self.downloads = [Download(lambda kind=kind: self.find(kind), text=f"download {kind}") for kind in FILES]
+    self.downloads = [Download(lambda kind=kind: self.find(kind), download_name, text=f"download {kind}")
+                      for kind in FILES]
     self.buttons.extend(self.downloads)
     self.bones = widgets.Dropdown(options=BONES, description="bone names", **control_width(220))
     self.bones.observe(lambda change: self.say_bones(change["new"]), "value")

@@ -95,8 +95,8 @@ def check_crossed(figure: Figure) -> Warning | None:
     def near(a, b, share): return np.linalg.norm((point(figure, a) - point(figure, b))[:2]) < share*length
     crossed = near("left_wrist", "right_elbow", .3) or near("right_wrist", "left_elbow", .3)
     if not crossed: return None
-    return Warning("crossed", "the arms are crossed",
-                   "Which arm is in front is a guess; say it with a correction if the fit has it wrong")
+    return Warning("crossed", "the arms are crossed: the hidden forearm is a guess",
+                   "Say which arm is in front if the fit has it wrong")
 
 def check_side(figure: Figure) -> Warning | None:
     "Whether the person is seen from behind."
