@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LIGHT', 'KEY_OPTIONS', 'Reconstruct', 'select_subjects', 'open_inputs', 'mesh_formats', 'bind_folders',
            'prepared_place', 'given_height', 'KnownHeight', 'known_height', 'copy_unit', 'clip_file', 'Copies',
-           'write_textured', 'write_rigged', 'write_light', 'write_meshes', 'build_metadata', 'build_key',
-           'is_finished', 'subject_files', 'reconstruct_subject', 'write_subject_page', 'photo_facts',
-           'reconstruct_mesh', 'write_sheet', 'format_report', 'open_model', 'reconstruct_all', 'SubjectsFailed',
-           'raise_failures', 'main', 'cli']
+           'write_textured', 'write_static', 'rigged_paths', 'write_rigged', 'write_light', 'write_meshes',
+           'build_metadata', 'build_key', 'is_finished', 'subject_files', 'reconstruct_subject', 'write_subject_page',
+           'photo_facts', 'reconstruct_mesh', 'write_sheet', 'format_report', 'open_model', 'reconstruct_all',
+           'SubjectsFailed', 'raise_failures', 'main', 'cli']
 
 # %% ../nbs/05_reconstruct.ipynb #e53bc220
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -161,42 +161,52 @@ class Copies:
     def bake(self, **options) -> tuple:
         "Return the textured mesh and the attributes of its vertices."
         from recon.mesh.bake import bake
-        from recon.mesh.origin import ATTRIBUTE, carry_origins
+        from recon.mesh.origin import ATTRIBUTE, ORIGINS, carry_origins
         textured = bake(self.mesh, self.scene.rgb, origins=self.origins, **options)
-        return textured, {ATTRIBUTE: carry_origins(self.mesh[0], self.origins, textured.mesh.vertices)}
+        origins = carry_origins(self.mesh[0], self.origins, textured.mesh.vertices)
+        is_added = options.get("is_added")
+        if is_added is not None: origins[is_added[textured.mesh.source].numpy()] = ORIGINS.index("body")
+        return textured, {ATTRIBUTE: origins}
 
 # %% ../nbs/05_reconstruct.ipynb #b5491659
 def write_textured(cfg: Reconstruct, copies: Copies):
-    "Write the textured files of one subject, and the rigged ones, each with its mask of origins."
+    """Write the textured files of one subject, and the rigged ones, in which limbs that grew together are cut apart;
+    all share one texture."""
+    from recon.mesh.separate import join_cut, separate_limbs, take_copy
+    from recon.mesh.unwrap import reduce_faces
+    vertices, fused = reduce_faces(*copies.mesh, cfg.texture_faces)
+    paths = rigged_paths(cfg, copies) if cfg.rig else {}
+    apart, weights = separate_limbs(vertices, fused, copies.scene.body.vertices[0].cpu()) if paths else (fused, None)
+    cut = join_cut(vertices, fused, apart)
+    baked = copies.bake(size=cfg.texture or 1024, simplified=(cut.vertices, cut.faces), is_added=cut.is_double)
+    if cfg.texture: write_static(cfg, copies, *take_copy(*baked, cut, cut.is_before))
+    if paths: write_rigged(cfg, copies, paths, *take_copy(*baked, cut, cut.is_after), weights)
+
+def write_static(cfg: Reconstruct, copies: Copies, textured, further: dict):
+    "Write the textured files of one subject, with the mask of origins."
     from recon.mesh.bind import scale_textured
     from recon.mesh.origin import write_origin_mask
     from recon.mesh.texture import export_textured
-    from recon.mesh.unwrap import reduce_faces
-    simplified = reduce_faces(*copies.mesh, cfg.texture_faces)
-    baked = None
-    if cfg.texture:
-        baked = copies.bake(size=cfg.texture, simplified=simplified)
-        folder = resolve_path(cfg.save_root)/"textured"
-        scaled = scale_textured(baked[0], copies.scale)
-        for suffix in mesh_formats(cfg):
-            if suffix != "ply": export_textured(folder/f"{copies.name}.{suffix}", scaled, copies.metadata, baked[1])
-        write_origin_mask(folder/f"{copies.name}.glb", baked[0].origin)
-    if cfg.rig: write_rigged(cfg, copies, simplified, baked)
+    folder = resolve_path(cfg.save_root)/"textured"
+    scaled = scale_textured(textured, copies.scale)
+    for suffix in mesh_formats(cfg):
+        if suffix != "ply": export_textured(folder/f"{copies.name}.{suffix}", scaled, copies.metadata, further)
+    write_origin_mask(folder/f"{copies.name}.glb", textured.origin)
 
 # %% ../nbs/05_reconstruct.ipynb #a001add3
-def write_rigged(cfg: Reconstruct, copies: Copies, simplified: tuple, baked: tuple | None):
-    "Write the rigged copies of one subject, one in each bind pose; limbs that grew together are cut apart."
-    from recon.mesh.origin import write_origin_mask
-    from recon.mesh.rig import check_riggable, export_rigged, strongest_joints
-    from recon.mesh.separate import separate_limbs
-    body = copies.scene.body.vertices[0].cpu()
+def rigged_paths(cfg: Reconstruct, copies: Copies) -> dict[str, Path]:
+    "Return the file of each bind pose; ValueError for a body without a skeleton."
+    from recon.mesh.rig import check_riggable
     root = resolve_path(cfg.save_root)
     paths = {pose: root/folder/f"{copies.name}.glb" for pose, folder in bind_folders(cfg).items()}
-    for path in paths.values(): check_riggable(path, body)
-    vertices, fused = simplified
-    faces, weights = separate_limbs(vertices, fused, body)
-    if not baked or faces is not fused: baked = copies.bake(size=cfg.texture or 1024, simplified=(vertices, faces))
-    textured, further = baked
+    for path in paths.values(): check_riggable(path, copies.scene.body.vertices[0].cpu())
+    return paths
+
+def write_rigged(cfg: Reconstruct, copies: Copies, paths: dict[str, Path], textured, further: dict, weights):
+    "Write the rigged copies of one subject, one in each bind pose; `weights` (V,J) are those of the simplified mesh."
+    from recon.mesh.origin import write_origin_mask
+    from recon.mesh.rig import export_rigged, strongest_joints
+    body = copies.scene.body.vertices[0].cpu()
     skin = strongest_joints(weights[textured.mesh.source])
     clip = clip_file(cfg)
     for pose, path in paths.items():

@@ -18,13 +18,14 @@ from browser import FLAGS, SECONDS, TOKEN, chromium, pixels
 from conftest import ROOT
 from PIL import Image
 
-from recon.app.work import open_work, start_work
+from recon.app.work import FILES, open_work, start_work
 from recon.photo.weights import has_networks
 from recon.testing import example_photo
 
 SCREENSHOTS = os.environ.get("RECON_SCREENSHOTS")     # a folder for pictures to look at
 needs_networks = pytest.mark.skipif(not has_networks(), reason="`make photo` brings the networks")
 SHARED = ROOT.parent/"shared"/"photos"/"010.png"
+COARSE = dict(resolution=64, texture=256, texture_faces=3000)      # of meshes whose making is not what is tested
 PHOTO = SHARED if SHARED.exists() else ROOT/"data"/"examples"/"images"/"casual.png"
 
 
@@ -55,6 +56,7 @@ def app(tmp_path_factory):
 def begun(app):
     "Work that another process has begun: an example, fitted and with back views."
     work = start_work(example_photo(app[0]/"casual"))
+    work.state.files = COARSE
     work.paint_backs()
     return work
 
@@ -111,6 +113,19 @@ def test_a_photo_becomes_a_mesh_that_turns_and_downloads(app, page, tmp_path):
     page.get_by_role("button", name="back", exact=True).click()
     page.wait_for_timeout(2*SECONDS)
     assert np.abs(pixels(canvas) - shown).mean() > 1, "the mesh does not turn"
+    for look in ("normals", "origin"):
+        shown, button = pixels(canvas), page.get_by_role("button", name=look, exact=True)
+        button.click()
+        page.wait_for_timeout(2*SECONDS)
+        assert np.abs(pixels(canvas) - shown).mean() > 1 and button.get_attribute("aria-pressed") == "true", look
+    page.get_by_text("generated: a back view that a network painted").wait_for()      # what the colours mean
+    page.get_by_label("clip", exact=True).select_option("y")
+    page.locator(".noUi-handle[aria-label=at]").focus()
+    shown = pixels(canvas)
+    for _ in range(5): page.keyboard.press("PageDown")
+    page.wait_for_timeout(2*SECONDS)
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/clipped.png", full_page=True)
+    assert (pixels(canvas) != shown).any(-1).mean() > .004, "the head is not cut away"
     with page.expect_download() as coming: page.get_by_role("button", name="download GLB", exact=True).click()
     coming.value.save_as(tmp_path/"mesh.glb")
     mesh = trimesh.load_mesh(tmp_path/"mesh.glb", process=False)
@@ -121,7 +136,7 @@ def test_a_photo_becomes_a_mesh_that_turns_and_downloads(app, page, tmp_path):
     assert not [url for url in page.fetched if not url.startswith(ours)], "nobody else hears of a visit"
 
 
-def test_what_a_person_corrects_is_fitted_saved_and_opened_again(app, begun, page):
+def test_what_a_person_corrects_is_fitted_saved_opened_again_and_downloaded(app, begun, page, tmp_path):
     "By keyboard, by mouse and by the controls."
     folder, _ = app
     before = json.loads((folder/"casual"/"fit"/"casual.json").read_text())["parameters"]["angles"]
@@ -143,8 +158,75 @@ def test_what_a_person_corrects_is_fitted_saved_and_opened_again(app, begun, pag
     wait_for_text(page, "another back view is used")
     opened = open_work(folder/"casual")
     assert opened.state.back == ["mirror", 0]
-    assert opened.keypoints()["left_wrist"][1] == pytest.approx(begun.keypoints()["left_wrist"][1] - .06, abs=.002)
+    places = opened.keypoints()
+    assert places["left_wrist"][1] == pytest.approx(begun.keypoints()["left_wrist"][1] - .06, abs=.002)
+    crossed = page.locator("li", has_text="the arms are crossed: the hidden forearm is a guess")
+    assert not crossed.count()
+    drag(page, "left_wrist", *np.subtract(places["right_elbow"], places["left_wrist"])[:2])
+    crossed.wait_for()
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/crossed.png")
+    page.get_by_role("button", name="undo: left wrist moved").click()
+    wait_for_text(page, "taken back: left wrist moved")
+    assert not crossed.count()
+    page.get_by_role("button", name="reconstruct", exact=True).click()
+    wait_for_text(page, "reconstructing: done")
+    check_downloads(page, tmp_path)
+    if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/downloads.png", full_page=True)
     assert not page.wrong
+
+
+def check_downloads(page, folder):
+    "Press every button that offers a file, and open what comes with other people's readers."
+    files = {}
+    for button in page.get_by_role("button", name="download").all():
+        with page.expect_download() as coming: button.click()
+        files[button.inner_text().removeprefix("download ")] = path = folder/coming.value.suggested_filename
+        assert not path.exists(), f"two downloads are called {path.name}"
+        coming.value.save_as(path)
+    assert set(files) == set(FILES)
+    kinds = [kind for kind, path in files.items() if path.suffix in (".glb", ".obj")]
+    meshes = {kind: trimesh.load_mesh(files[kind], process=False) for kind in kinds}
+    full, obj = meshes["GLB"], meshes["OBJ"]
+    assert len(full.faces) > 3000 and full.visual.vertex_colors[:, :3].std() > 20
+    assert obj.faces.shape == full.faces.shape and np.allclose(obj.bounds, full.bounds, atol=1e-4)
+    means = [mesh.visual.vertex_colors[:, :3].mean(0) for mesh in (full, obj)]
+    assert np.abs(means[1] - means[0]).max() < 2
+    pixels_wide = {"textured GLB": 256, "rigged GLB": 256, "T-pose GLB": 256, "light GLB": 1024}
+    for kind, size in pixels_wide.items():
+        texture = meshes[kind].visual.material.baseColorTexture
+        assert texture.size == (size, size) and np.asarray(texture.convert("RGB")).std() > 10, kind
+    mask = Image.open(files["mask of origins"])
+    assert mask.mode == "P" and mask.size == (256, 256) and "seen in the photo" in mask.text["0 seen"]
+    assert joints_of(files["rigged GLB"]) == joints_of(files["T-pose GLB"]) > 40
+    across, tall, _ = meshes["T-pose GLB"].extents
+    assert .8 < across/tall < 1.2, "arms are stretched out"
+    check_page(page.context.browser, files["page"])
+
+
+def joints_of(path):
+    "How many joints the skin of a GLB file names: its first chunk is JSON (glTF 2.0, 4.4.3)."
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    return len(json.loads(data[20:20 + length])["skins"][0]["joints"])
+
+
+def check_page(browser, path):
+    "A downloaded page opens from disk without a network, and shows its mesh."
+    alone = browser.new_context(offline=True).new_page()
+    wrong = []
+    alone.on("pageerror", lambda error: wrong.append(str(error)))
+    alone.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    alone.goto(path.as_uri())
+    alone.wait_for_function("document.body.dataset.ready === 'true'", timeout=60*SECONDS)
+    frame = alone.wait_for_selector("iframe")
+    for _ in range(60):
+        alone.wait_for_timeout(SECONDS/2)
+        shown = pixels(frame)[4:-4, 4:-4]
+        if (np.abs(shown - shown[0, 0]).max(-1) > 20).mean() > .02: break
+    else: pytest.fail("no mesh is drawn")
+    if SCREENSHOTS: alone.screenshot(path=f"{SCREENSHOTS}/downloaded_page.png", full_page=True)
+    assert not wrong
+    alone.context.close()
 
 
 def body_wrist(folder):
