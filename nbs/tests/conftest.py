@@ -14,7 +14,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 from browser import lab, page, project  # noqa: F401 (fixtures; they use the places above)
 
-# Tests of one file share its fixtures and run in one process (`--dist loadfile`). Long files start first, so that two
+# Tests of one file share its fixtures and run in one process (`--dist loadfile`). Long files start first, so that the
 # processes end at about the same time.
 LONG = """test_notebooks test_demo test_viewer test_app test_mixed test_resume test_build test_watch test_parallel
     test_options""".split()
