@@ -16,6 +16,7 @@ from ..geometry.query import MeshQuery
 from .body import Body, BodyTemplate, ClosestPoint
 from .model import Batch, Encoded, Reconstructor, gt_normal_maps
 from ..mesh.components import remove_floaters
+from ..mesh.refine import REFINE_SCALE, refine_surface
 from ..mesh.surface import extract_surface
 
 # %% ../../nbs/nets/inference.ipynb #52ef7891
@@ -27,7 +28,8 @@ class Scene:
         faces: Tensor,       # (F,3) of the body
         canonical: Tensor,   # (B,3) of the body in its rest pose
         gt_normals: bool = False, # encode the item's own normal maps instead of predicted ones
-        regions: Tensor = None,   # (B,6) shares of each of `REGIONS`: the hands are the body's; None: the field's
+        regions: Tensor = None,   # (B,6) shares of each of `REGIONS` in the body's vertices; None: unknown
+        body_hands: bool = True,  # hands are the body's where `regions` say which they are
     ):
         self.model = model.eval()
         self.device = model.device
@@ -40,12 +42,18 @@ class Scene:
         self.front_nrm, self.back_nrm = maps["front"], maps["back"]
         self.body: Body = inputs.body
         self.query = MeshQuery(self.body.vertices[0], self.body.faces)
-        self.hands = None if regions is None else regions[:, REGIONS.index("hands")].to(self.device)
+        self.regions = None if regions is None else regions.to(self.device)
+        self.body_hands = body_hands and regions is not None
 
     def nearest(self, points: Tensor) -> ClosestPoint:
         "Find the body's nearest points to points (N,3), as a batch of one."
         distance, face, bary = self.query.closest(points, signed=True)
         return ClosestPoint(distance[None, :, None], face[None], bary[None])
+
+    def region_share(self, nearest: ClosestPoint, *names: str) -> Tensor:
+        "Return how far points (N,) belong to some of `REGIONS`, by their nearest points of the body."
+        share = self.regions[:, [REGIONS.index(name) for name in names]].sum(1)
+        return (share[self.body.faces[nearest.face[0]]]*nearest.bary[0]).sum(-1)
 
 # %% ../../nbs/nets/inference.ipynb #d0e1b7a2
 HAND_REACH = .03, .06   # cube units from the body's hand up to which the distance is the body's; from the second, not
@@ -53,8 +61,8 @@ HAND_REACH = .03, .06   # cube units from the body's hand up to which the distan
 @patch
 def with_hands(self: Scene, distance: Tensor, nearest: ClosestPoint) -> Tensor:
     "Signed distances (N,) of the field, of the body close to its hands."
-    if self.hands is None: return distance
-    share = (self.hands[self.body.faces[nearest.face[0]]]*nearest.bary[0]).sum(-1)
+    if not self.body_hands: return distance
+    share = self.region_share(nearest, "hands")
     body = nearest.distance[0, :, 0]
     begin, end = HAND_REACH
     return distance.lerp(body, share*((end - body.abs())/(end - begin)).clamp(0, 1))
@@ -88,6 +96,16 @@ class Reconstruction:
     front_nrm: Tensor  # (3,H,W) zero outside the mask
     back_nrm: Tensor   # (3,H,W) towards the back camera
 
+# %% ../../nbs/nets/inference.ipynb #310ec5f9
+@patch
+@torch.no_grad()
+def refine(self: Scene, vertices: Tensor, faces: Tensor, scale: float = REFINE_SCALE) -> Tensor:
+    "Let a surface (V,3), (F,3) follow the normal maps, but for head, hands and feet; (V,3) on the CPU."
+    trust = None
+    if self.regions is not None:
+        trust = 1 - self.region_share(self.nearest(vertices.to(self.device)), "head", "hands", "feet").cpu()
+    return refine_surface(vertices, faces, self.front_nrm[0], self.back_nrm[0], trust, scale)
+
 # %% ../../nbs/nets/inference.ipynb #f320de79
 def reconstruct(
     scene: Scene,
@@ -95,9 +113,11 @@ def reconstruct(
     min_share: float = .01,     # drop parts smaller than this share of the largest; not those that alone explain mask
     min_inside: float = .5,     # drop parts with less than this share of their area under the mask
     subdivide: bool = False,    # cut each face into four, for finer colours
+    refine_scale: float = 0.,   # the surface follows the normal maps in what is smaller; 0: the field's own surface
 ) -> Reconstruction:
     "Extract the surface of one subject and colour it. Raise ValueError where the field has no surface."
     vertices, faces = extract_surface(scene.sdf, resolution, device=scene.device)
     vertices, faces, _ = remove_floaters(vertices, faces, min_share, scene.mask, min_inside)
+    if refine_scale: vertices = scene.refine(vertices, faces, refine_scale)
     if subdivide: vertices, faces = map(torch.from_numpy, trimesh.remesh.subdivide(vertices.numpy(), faces.numpy()))
     return Reconstruction(vertices, faces, scene.rgb(vertices), scene.front_nrm[0], scene.back_nrm[0])

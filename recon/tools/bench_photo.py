@@ -31,6 +31,7 @@ from ..hallucinate import Hallucinate
 from ..hallucinate import main as paint_backs
 from ..metrics.surface import surface_metrics
 from ..metrics.tables import Column, as_markdown, comparison_table
+from ..mesh.refine import REFINE_SCALE
 from ..nets.inference import Scene, reconstruct
 from ..nets.model import Reconstructor
 from ..photo.matte import Placement, draw_figure
@@ -133,7 +134,7 @@ def measure_person(cfg: BenchPhoto, model: Reconstructor, folders: dict, name: s
         placement = placement_of(place, name) if (place/"fit").is_dir() else None
         body = subjects.body
         scene = Scene(model, subjects.inputs(name), body.faces, body.canonical, regions=body.regions)
-        mesh = as_trimesh(reconstruct(scene, cfg.resolution))
+        mesh = as_trimesh(reconstruct(scene, cfg.resolution, refine_scale=REFINE_SCALE))
         found[title] = distances(moved_mesh(mesh, placement, size), scan)
         if title in (GIVEN, PHOTO):
             bare = moved_mesh(subjects.posed_body(name), placement, size)
