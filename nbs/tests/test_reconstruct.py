@@ -119,7 +119,8 @@ def test_the_sheet_of_a_prepared_folder_shows_the_distances_to_its_scan(cfg, che
     assert Image.open(path).width == with_scan - 322
 
 
-@pytest.mark.parametrize("change", [dict(resolution=64), dict(texture_faces=99), dict(formats="glb,ply")])
+@pytest.mark.parametrize("change", [dict(resolution=64), dict(texture_faces=99), dict(formats="glb,ply"),
+                                    dict(refine_scale=0.)])
 def test_other_options_make_new_meshes(cfg, checkpoint, made, change):
     main(cfg)
     main(replace(cfg, **change))

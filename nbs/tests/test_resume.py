@@ -3,12 +3,16 @@
 import json
 import os
 import signal
+import tarfile
 import time
+from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from processes import Python, run_python
 
+from recon.data.reader import ReconDataset
 from recon.testing import TINY, make_balls, tiny_trainer
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -382,3 +386,25 @@ def test_a_file_of_sith_trains_all_three_stages(balls, tmp_path):
     )  # three subjects, two a step
     with pytest.raises(ValueError, match="name the body's OBJ file as body_file"):
         train_full(TrainFull.resolve(options | dict(body_file="", exp_name="bare")))
+
+
+def test_a_data_set_and_a_run_of_the_first_layout_open_and_go_on(tmp_path):
+    """Files as commit 87dd31d wrote them: two balls, and the run that trained on them for two of four steps.
+
+    Today's code ends where it ends when it makes all four steps itself; to the bit on the machine of the files."""
+    with tarfile.open(Path(__file__).with_name("written_by_87dd31d.tar.xz")) as files:
+        files.extractall(tmp_path/"old", filter="data")
+    small = dict(encoder_channels=8, color_channels=8, feat_dim=2, hidden_dim=8, nrm_channels=2)
+    small |= dict(num_samples=32, epochs=4)
+    went_on = tiny_trainer(tmp_path/"old"/"balls.h5", tmp_path/"old"/"runs", **small)
+    assert went_on.resume().global_step == 2
+    went_on.fit()
+    afresh = tiny_trainer(tmp_path/"old"/"balls.h5", tmp_path/"new", **small)
+    afresh.fit()
+    for (name, found), expected in zip(went_on.model.state_dict().items(), afresh.model.state_dict().values()):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5, msg=name)
+    made_today = make_balls(tmp_path, "ab", points=200, views=2)
+    today = ReconDataset(made_today, split="train", num_samples=32)
+    old = ReconDataset(tmp_path/"old"/"balls.h5", split="train", num_samples=32)
+    for name, value in old[0].items():
+        if isinstance(value, torch.Tensor): torch.testing.assert_close(value, today[0][name], msg=name)
