@@ -49,6 +49,7 @@ class Reconstruct(Config):
     resolution: int = 256                   # cells of the grid along [-1, 1]
     subdivide: bool = False                 # cut each face into four, for finer colours
     body_hands: bool = True                 # hands are those of the body where the surface lies close to them
+    refine_scale: NonNegativeFloat = .1     # the surface follows the normal maps in what is smaller, cube units; 0: not
     min_share: float = .01                  # least area of a part, of the largest; or it alone explains some mask
     min_inside: float = .5                  # smallest share of a part's area that lies under the mask
     close_holes: bool = False               # close the surface where it is open
@@ -250,7 +251,7 @@ def write_meshes(
     return mesh_report(vertices, faces), origin_shares(vertices, faces, origins)
 
 # %% ../nbs/05_reconstruct.ipynb #5eec5d2b
-KEY_OPTIONS = """resolution view subdivide body_hands min_share min_inside close_holes formats texture
+KEY_OPTIONS = """resolution view subdivide body_hands refine_scale min_share min_inside close_holes formats texture
     texture_faces bones bind_pose height metres light page erode_iter true_normals""".split()
 
 def build_metadata(cfg: Reconstruct, checkpoint) -> dict:
@@ -320,9 +321,8 @@ def photo_facts(place: Path, name: str) -> dict:
 def reconstruct_mesh(cfg: Reconstruct, model, item: dict, body) -> tuple:
     "Return the scene of one subject and its reconstruction."
     from recon.nets.inference import Scene, reconstruct
-    regions = body.regions if cfg.body_hands else None
-    scene = Scene(model, item, body.faces, body.canonical, cfg.true_normals, regions)
-    return scene, reconstruct(scene, cfg.resolution, cfg.min_share, cfg.min_inside, cfg.subdivide)
+    scene = Scene(model, item, body.faces, body.canonical, cfg.true_normals, body.regions, cfg.body_hands)
+    return scene, reconstruct(scene, cfg.resolution, cfg.min_share, cfg.min_inside, cfg.subdivide, cfg.refine_scale)
 
 def write_sheet(path: Path, item: dict, result, scan, unit, back: str = ""):
     "Write the sheet of one reconstruction as JPEG; `back` as `reconstruction_sheet` takes it."

@@ -121,7 +121,7 @@ def screened_poisson(
     return np.stack([cg(system, side, rtol=1e-3, maxiter=500, M=by_diagonal)[0] for side in sides.T], 1)
 
 # %% ../../nbs/mesh/refine.ipynb #fb2fdecc
-REFINE_SCALE = .05     # cube units; measured, see the page of results
+REFINE_SCALE = .1     # cube units; measured, see the page of results
 
 def refine_surface(
     vertices: Tensor,      # (V,3) in the frame of the front camera

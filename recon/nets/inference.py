@@ -50,10 +50,12 @@ class Scene:
         distance, face, bary = self.query.closest(points, signed=True)
         return ClosestPoint(distance[None, :, None], face[None], bary[None])
 
-    def region_share(self, nearest: ClosestPoint, *names: str) -> Tensor:
-        "Return how far points (N,) belong to some of `REGIONS`, by their nearest points of the body."
-        share = self.regions[:, [REGIONS.index(name) for name in names]].sum(1)
-        return (share[self.body.faces[nearest.face[0]]]*nearest.bary[0]).sum(-1)
+# %% ../../nbs/nets/inference.ipynb #05e41f4d
+@patch
+def region_share(self: Scene, nearest: ClosestPoint, *names: str) -> Tensor:
+    "Return how far points (N,) belong to some of `REGIONS`, by their nearest points of the body."
+    share = self.regions[:, [REGIONS.index(name) for name in names]].sum(1)
+    return (share[self.body.faces[nearest.face[0]]]*nearest.bary[0]).sum(-1)
 
 # %% ../../nbs/nets/inference.ipynb #d0e1b7a2
 HAND_REACH = .03, .06   # cube units from the body's hand up to which the distance is the body's; from the second, not
