@@ -24,7 +24,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from fastcore.basics import patch
 
-from .files import atomic_write, root
+from .files import atomic_write, resolve_path, root
 
 # %% ../nbs/config.ipynb #757dba31
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -268,6 +268,13 @@ def save(self: Config, path: str | Path):
 def renamed(cls: Config, options: dict) -> dict:
     "Options that an old run recorded, under today's names; without a remark, because nobody typed them."
     return rename_options(options, cls.aliases())
+
+# %% ../nbs/config.ipynb #d52fc4a4
+@patch
+def with_absolute_paths(self: Config, *names: str):
+    "A copy whose options `names` hold absolute paths; empty ones stay empty."
+    paths = {name: getattr(self, name) for name in names if getattr(self, name)}
+    return replace(self, **{name: str(resolve_path(path).absolute()) for name, path in paths.items()})
 
 # %% ../nbs/config.ipynb #9bc42c1c
 def _accepts_none(kind) -> bool:

@@ -7,8 +7,8 @@ __all__ = ['LIGHT', 'KEY_OPTIONS', 'Reconstruct', 'select_subjects', 'open_input
            'prepared_place', 'given_height', 'KnownHeight', 'known_height', 'copy_unit', 'clip_file', 'Copies',
            'write_textured', 'write_static', 'rigged_paths', 'write_rigged', 'write_light', 'write_meshes',
            'build_metadata', 'build_key', 'is_finished', 'subject_files', 'reconstruct_subject', 'write_subject_page',
-           'photo_facts', 'reconstruct_mesh', 'write_sheet', 'format_report', 'open_model', 'reconstruct_all',
-           'SubjectsFailed', 'raise_failures', 'main', 'cli']
+           'photo_facts', 'reconstruct_mesh', 'write_sheet', 'format_report', 'open_model', 'check_copies', 'open_work',
+           'start_work', 'reconstruct_all', 'SubjectsFailed', 'raise_failures', 'main', 'cli']
 
 # %% ../nbs/05_reconstruct.ipynb #e53bc220
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -23,7 +23,9 @@ if __name__ == "__main__":                          # in a script or a notebook,
 
 # %% ../nbs/05_reconstruct.ipynb #2d360db9
 import json
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -68,6 +70,7 @@ class Reconstruct(Config):
     erode_iter: int = 0                     # pixels by which masks shrink (prepared folders only)
     true_normals: bool = False              # true normal maps instead of predicted ones (datasets only)
     save_root: str = "outputs/05_reconstruct" # folder of the meshes, one GLB a subject
+    scheduler: str = ""                # address of a Dask cluster, `tcp://HOST:8786`; its machines see the same folders
 
 # %% ../nbs/05_reconstruct.ipynb #130d63d7
 def select_subjects(cfg: Reconstruct, names: list[str]) -> list[str]:
@@ -348,26 +351,55 @@ def open_model(cfg: Reconstruct):
               "use a model of stage 3, or true_normals on a dataset")
     return checkpoint
 
-def reconstruct_all(cfg: Reconstruct) -> tuple[dict[str, Path], dict[str, str]]:
-    "Reconstruct the subjects; return the mesh file of each by name, and the reason of each failure by name."
+def check_copies(cfg: Reconstruct):
+    "Raise `ValueError` for a wrong format, pose or clip before the work."
     from recon.body.bvh import load_clips
-    mesh_formats(cfg)                                   # a wrong format, pose or clip stops the run before the work
+    mesh_formats(cfg)
     bind_folders(cfg)
     if clip_file(cfg): load_clips(clip_file(cfg))
+
+# %% ../nbs/05_reconstruct.ipynb #042681cf
+def open_work(cfg: Reconstruct, metadata: dict):
+    """Return what reconstructs one subject by name, in another process;
+    raise `ValueError` where that would make other meshes than `metadata` says."""
+    checkpoint = open_model(cfg)
+    if build_key(build_metadata(cfg, checkpoint)) != build_key(metadata):
+        raise ValueError(f"this process finds other weights at {cfg.model}, another clip or another recon "
+                         f"(here {__version__}, wanted {metadata['version']}); let its machine see the same files")
+    subjects = open_inputs(cfg, checkpoint.config)
+    return partial(reconstruct_subject, cfg, checkpoint.model(), subjects, metadata=metadata)
+
+def start_work(cfg: Reconstruct, checkpoint, subjects, names: list[str]):
+    "Yield each name with its mesh file and report, or with an exception: here in turn, on a cluster as they finish."
+    from recon.data.pool import work_in_turn, work_on_cluster
+    from recon.runs.sith import model_address
+    metadata = build_metadata(cfg, checkpoint)
+    if not cfg.scheduler:
+        return work_in_turn(partial(reconstruct_subject, cfg, checkpoint.model(), subjects, metadata=metadata), names)
+    paths = ["data_root", "save_root"]
+    if clip_file(cfg): paths.append("rig")
+    there = replace(cfg.with_absolute_paths(*paths), model=model_address(cfg.model, checkpoint))
+    return work_on_cluster(partial(open_work, there, metadata), names, cfg.scheduler)
+
+# %% ../nbs/05_reconstruct.ipynb #c7856610
+def reconstruct_all(cfg: Reconstruct) -> tuple[dict[str, Path], dict[str, str]]:
+    "Reconstruct the subjects; return the mesh file of each by name, and the reason of each failure by name."
+    from recon.data.pool import in_order
+    check_copies(cfg)
     checkpoint = open_model(cfg)
     subjects = open_inputs(cfg, checkpoint.config)
-    model = checkpoint.model()
-    metadata = build_metadata(cfg, checkpoint)
+    names = select_subjects(cfg, subjects.names)
     meshes, failures = {}, {}
-    for name in tqdm(select_subjects(cfg, subjects.names), desc="reconstruct", unit="subject"):
-        try: meshes[name], report = reconstruct_subject(cfg, model, subjects, name, metadata)
-        except Exception as error:
-            failures[name] = f"{type(error).__name__}: {error}"
-            tqdm.write(f"{name} failed: {failures[name]}")
-        else:
+    with closing(start_work(cfg, checkpoint, subjects, names)) as work:
+        for name, result in tqdm(work, total=len(names), desc="reconstruct", unit="subject"):
+            if isinstance(result, BaseException):
+                failures[name] = f"{type(result).__name__}: {result}"
+                tqdm.write(f"{name} failed: {failures[name]}")
+                continue
+            meshes[name], report = result
             if report: tqdm.write(f"{name}: {format_report(report)}")
     print(f"{len(meshes)} meshes in {resolve_path(cfg.save_root)}")
-    return meshes, failures
+    return in_order(meshes, names), in_order(failures, names)
 
 # %% ../nbs/05_reconstruct.ipynb #1e21961a
 class SubjectsFailed(ValueError):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'EXPECTED', 'Camera', 'Views', 'fit_camera', 'vertex_colors', 'render_views', 'normal_angles',
-           'color_metrics', 'ViewMetrics', 'view_metrics', 'image_metrics', 'load_network', 'Kid']
+           'color_metrics', 'ViewMetrics', 'view_metrics', 'image_metrics', 'load_network', 'ViewFeatures',
+           'view_features', 'kernel_inception_distance']
 
 # %% ../../nbs/metrics/images.ipynb #149d4227
 from pathlib import Path
@@ -150,24 +151,27 @@ def load_network(
             raise ValueError(f"{what}={path}: {expected}. ({str(error).splitlines()[0][:120]})") from None
 
 # %% ../../nbs/metrics/images.ipynb #245d366c
-class Kid:
-    "Kernel inception distance between views of many reconstructions and of their scans (torchmetrics)."
-    def __init__(self, network):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")   # it keeps all features, which is what we want
-            self.metric = KernelInceptionDistance(feature=network, subsets=100)
+class ViewFeatures(NamedTuple):
+    "What a feature network sees in the views of one subject."
+    prediction: Tensor  # (4,D) of the reconstruction
+    scan: Tensor        # (4,D)
 
-    @torch.no_grad()
-    def add(self, prediction: Views, scan: Views):
-        "Keep the features of one subject's views."
-        for views, real in ((prediction, False), (scan, True)):
-            self.metric.update((views.color*255).round().byte(), real=real)
+@torch.no_grad()
+def view_features(network, prediction: Views, scan: Views) -> ViewFeatures:
+    "Features of the coloured views of a reconstruction and of its scan."
+    return ViewFeatures(*(network((views.color*255).round().byte()) for views in (prediction, scan)))
 
-    def compute(self, seed: int = 0) -> tuple[float, float]:
-        "Mean and standard deviation over 100 subsets of half the pictures (1000 at most)."
-        pictures = sum(map(len, self.metric.real_features))
-        self.metric.subset_size = min(1000, max(2, pictures//2))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            mean, spread = self.metric.compute()
-        return float(mean), float(spread)
+def kernel_inception_distance(subjects: list[ViewFeatures], seed: int = 0) -> tuple[float, float]:
+    """Kernel inception distance between views of many reconstructions and of their scans (torchmetrics):
+    mean and standard deviation over 100 subsets of half the pictures (1000 at most)."""
+    pictures = sum(len(subject.scan) for subject in subjects)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")   # it keeps all features, which is what we want
+        metric = KernelInceptionDistance(torch.nn.Identity(), subset_size=min(1000, max(2, pictures//2)))
+    for subject in subjects:
+        metric.update(subject.prediction, real=False)
+        metric.update(subject.scan, real=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, spread = metric.compute()
+    return float(mean), float(spread)
