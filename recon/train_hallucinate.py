@@ -40,9 +40,9 @@ class TrainHallucinate(Config):
     ema: float = .995                       # of the weights' moving average, which is what is saved for use
     views: int = 12                         # examples a subject gives in an epoch
     workers: NonNegativeInt = 0             # processes that make examples; 0: none beside the one that trains
-    body_noise: float = .005                # spread of the bodies' errors, cube units
-    body_depth_noise: float = 0.            # amplitude of their errors in depth, cube units
-    body_local_noise: float = 0.            # amplitude of their errors at the scale of a hand, cube units
+    body_noise: float = .005                # spread of the bodies' errors, cube units, as stage 03 makes them
+    body_depth_noise: float = .065          # amplitude of those in depth, cube units
+    body_local_noise: float = .008          # amplitude of those at the scale of a hand, cube units
     lighting: float = .8                    # strength of the random light, as in stages 1 to 3
     aug_jitter: bool = True                 # random colours, the same in front and back
     lambda_color: float = 1.                # weight of the mean absolute error of colours
