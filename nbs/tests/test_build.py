@@ -75,8 +75,8 @@ def cluster():
     "Two processes with one thread each."
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
-        yield cluster
+    options = dict(threads_per_worker=1, env={"OMP_NUM_THREADS": "1"}, dashboard_address=None, silence_logs=50)
+    with LocalCluster(n_workers=2, **options) as cluster: yield cluster
 
 
 def test_a_cluster_that_loses_a_worker_makes_the_same(expected, cluster, tmp_path):
@@ -94,18 +94,22 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(expected, cluster, tmp_pat
 @pytest.fixture
 def untrained(expected, tmp_path, monkeypatch):
     "Options of 05 with an untrained model, whose surface is the body's; their paths hold in this folder only."
+    import torch
     from recon.nets.model import ModelOptions, Reconstructor
     from recon.reconstruct import Reconstruct
     from recon.runs.checkpoint import save_checkpoint
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)        # as the cluster's: with more, sums are taken in another order
     sizes = ModelOptions(nrm_channels=8, nrm_blocks=1, encoder_channels=16, color_channels=16, hidden_dim=8,
                          residual_sdf=True)
     record = dict(step=3, epoch=1, global_step=1, config=dict(image_size=32))
     save_checkpoint(tmp_path/"run"/"checkpoints", Reconstructor(sizes), {}, record)
     (tmp_path/"data").symlink_to(expected[0].parent)
     monkeypatch.chdir(tmp_path)
-    return Reconstruct(model="run", data_root="data/people.h5", split="", subject="0002,0003,0004", resolution=32,
-                       save_root="here")
+    yield Reconstruct(model="run", data_root="data/people.h5", split="", subject="0002,0003,0004", resolution=32,
+                      save_root="here")
+    torch.set_num_threads(threads)
 
 
 def files_of(folder) -> dict[str, bytes]:

@@ -187,6 +187,13 @@ def test_no_name_leads_out_of_the_folder(cfg, checkpoint, made, monkeypatch, tmp
     assert (Path(cfg.save_root)/"two.glb").exists()
 
 
+def test_a_process_of_a_cluster_refuses_other_weights(cfg, checkpoint):
+    metadata = reconstruct.build_metadata(cfg, checkpoint)
+    assert callable(reconstruct.open_work(cfg, metadata | dict(data="by another path")))
+    checkpoint.metadata["files"]["model.safetensors"] = "0b"
+    with pytest.raises(ValueError, match="this process finds other weights"): reconstruct.open_work(cfg, metadata)
+
+
 def test_a_predictor_that_never_learned_is_named(cfg, checkpoint, made, capsys):
     main(cfg)
     assert "never trained" not in capsys.readouterr().out
