@@ -181,19 +181,28 @@ def make_color_field(self: Reconstructor) -> FieldMLP:
     return FieldMLP(inputs, outputs, width, layers, o.rgb_skip, o.activation, final=final, layer_type=o.layer_type)
 
 # %% ../../nbs/nets/model.ipynb #2663b2bb
-def normals_of_depth(z: Tensor) -> Tensor: # (B,1,H,W) towards the camera, to (B,3,H,W)
+def normals_of_depth(
+    z: Tensor,              # (B,1,H,W) towards the camera
+    inside: Tensor = None,  # (B,H,W) bool, the pixels that matter; None: all
+) -> Tensor:                # (B,3,H,W), zero where it does not matter
     "Unit normals of a depth map over [-1,1]², by differences of two pixels."
     height, width = z.shape[-2:]
     padded = pad(z, (1, 1, 1, 1), mode="replicate")
     dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) * width/4
     dy = (padded[..., :-2, 1:-1] - padded[..., 2:, 1:-1]) * height/4
-    return normalize(torch.cat([-dx, -dy, torch.ones_like(z)], 1), dim=1)
+    channels = torch.cat([-dx, -dy, torch.ones_like(z)], 1).movedim(1, 0)
+    if inside is None: return normalize(channels, dim=0).movedim(0, 1)
+    unit = torch.zeros_like(channels)
+    unit[:, inside] = normalize(channels[:, inside], dim=0)
+    return unit.movedim(0, 1)
 
 def body_normal_maps(priors: Tensor) -> dict[str, Tensor]:
     "Normals of the body, each side towards its own camera, and its mask (B,4,H,W); zero outside."
     z, mask = priors[:, PRIORS["body_z"]], priors[:, PRIORS["body_mask"]]
+    has_values = type(mask) is Tensor          # else a stand-in that traces shapes alone
+    inside = mask[:, 0] > 0 if has_values and mask.device.type == "cpu" else None   # a GPU takes all pixels sooner
     towards = dict(front=z[:, :1], back=-z[:, 1:])
-    return {side: torch.cat([normals_of_depth(depth)*mask, mask], 1) for side, depth in towards.items()}
+    return {side: torch.cat([normals_of_depth(depth, inside)*mask, mask], 1) for side, depth in towards.items()}
 
 # %% ../../nbs/nets/model.ipynb #b6db60f9
 @patch

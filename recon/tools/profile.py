@@ -16,6 +16,7 @@ from .goals import Row, as_table, exit_if_missed
 from ..train_full import TrainFull, fill_stage_defaults
 from ..train_normal import TrainNormal
 from ..training.loop import Trainer
+from ..training.memory import reuse_freed_memory
 
 # %% ../../nbs/tools/profile.ipynb #b5f3b95f
 @dataclass
@@ -54,7 +55,7 @@ def profile_steps(trainer: Trainer, steps: int = 2) -> Costs:
     for _ in range(2): trainer.update(next(batches))
     trainer.meter.restart()
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-    with profile(activities=activities) as found:
+    with reuse_freed_memory(), profile(activities=activities) as found:
         for _ in range(steps): trainer.update(next(batches))
         if cuda: torch.cuda.synchronize()
     return read_costs(found.key_averages(), cuda, steps, trainer.meter.waited)

@@ -13,6 +13,7 @@ from ..config import Config
 from ..files import resolve_path
 from ..runs.run import Run
 from .distributed import Ranks, interruptible
+from .memory import reuse_freed_memory
 
 # %% ../../nbs/training/base.ipynb #49a86b4e
 class BaseTrainer:
@@ -77,7 +78,7 @@ def fit(self: BaseTrainer, on_log=None, validator=None) -> Run:
     self.ranks.print(self.describe())
     progress = dict(desc=self.cfg.exp_name, unit="step", mininterval=2, disable=not self.ranks.is_main)
     progress |= dict(total=self.total_steps, initial=self.global_step)
-    with interruptible() as self.stop_requested, tqdm(**progress) as self.bar:
+    with interruptible() as self.stop_requested, reuse_freed_memory(), tqdm(**progress) as self.bar:
         self.before_first_step()
         for batch in self.with_estimate(self.batches()):
             losses = self.update(batch)
