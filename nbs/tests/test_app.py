@@ -347,6 +347,9 @@ def test_what_to_mistrust_is_said_in_plain_words(app, page):
         page.locator("li", has_text=said).first.wait_for()
         if SCREENSHOTS: page.screenshot(path=f"{SCREENSHOTS}/{name}")
     wait_for_text(page, "fitting a body: done")
+    for limb in ("left arm", "right leg"):
+        chosen = page.get_by_label(limb, exact=True).evaluate("list => list.selectedOptions[0]?.text ?? ''")
+        assert chosen.replace("\xa0", " ") == "as fitted"
     assert page.get_by_label("person", exact=True).locator("option").count() == 3, "the other one can be chosen"
     assert not page.wrong
 

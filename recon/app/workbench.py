@@ -91,7 +91,7 @@ def body_age(work: Work) -> float:
 SHAPES = dict(height=("height (m)", .5, 2.2, .01), age=("age (years)", 0, 90, 1), weight=("weight", .02, .98, .02),
               muscle=("muscle", .02, .98, .02))
 BONES = [("Anny", "anny"), ("Mixamo", "mixamo"), ("Unreal", "unreal")]
-FRONTS = {"as fitted": None, "in front": True, "behind": False}
+FRONTS = {"as fitted": "", "in front": True, "behind": False}     # not None, for which a list shows nothing
 
 # %% ../../nbs/app/workbench.ipynb #99e56e49
 class Workbench(Viewer):
@@ -331,7 +331,7 @@ def show_said(self: Workbench):
     state, kind = self.work.state, self.work.fit.phenotype()
     guessed = dict(height=body_height(self.work), age=body_age(self.work), weight=kind["weight"], muscle=kind["muscle"])
     for name, slider in self.shapes.items(): slider.value = state.known.get(name, guessed[name])
-    for limb, control in self.fronts.items(): control.value = state.front.get(limb)
+    for limb, control in self.fronts.items(): control.value = state.front.get(limb, "")
     self.lock.value = tuple(state.lock)
     self.bones.value = state.files.get("bones", "anny")
     people = [(f"person {k}", str(k)) for k in range(self.work.figure.people)] if self.work.figure.people > 1 else []
@@ -394,7 +394,7 @@ def say_front(self: Workbench, limb: str, change: dict):
     if self.is_filling or not self.work: return
     with self.step(f"{limb.replace('_', ' ')} {dict(zip(FRONTS.values(), FRONTS))[change['new']]}"):
         self.work.state.front.pop(limb, None)
-        if change["new"] is not None: self.work.state.front[limb] = change["new"]
+        if change["new"] != "": self.work.state.front[limb] = change["new"]
 
 @patch
 def say_shape(self: Workbench, name: str, change: dict):
