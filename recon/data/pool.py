@@ -45,7 +45,10 @@ def local_pool(workers: int, preload: str = "recon.data.build"):
 def connect(address: str):
     "A client of a Dask scheduler; ValueError where none answers."
     from distributed import Client
-    try: return Client(address, timeout=10, set_as_default=False)
+    from distributed.comm import resolve_address
+    try:
+        resolve_address(address)        # a client of no address at all would wait for 20 s when Python ends
+        return Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{address}: no Dask scheduler answers there ({error}); start one with `dask scheduler` and, "
                          f"on each machine, `dask worker {address} --nworkers 8 --nthreads 1`") from error
