@@ -122,7 +122,7 @@ class Workbench(Viewer):
 
 # %% ../../nbs/app/workbench.ipynb #370e4e39
 @patch
-def say(self: Workbench, text: str, kind: str = "status"):
+def show_message(self: Workbench, text: str, kind: str = "status"):
     "Show a line; `alert` is read out at once by a screen reader."
     color = "#a33" if kind == "alert" else "#222"
     self.status.value = f"<div role='{kind}' style='color:{color};line-height:1.4'>{escape(text)}</div>"
@@ -130,21 +130,21 @@ def say(self: Workbench, text: str, kind: str = "status"):
 @patch
 def run(self: Workbench, doing: str, step) -> bool:
     "Run one step when its turn comes; return whether it succeeded."
-    progress = Progress(lambda line: self.say(f"{doing}: {line}"))
+    progress = Progress(lambda line: self.show_message(f"{doing}: {line}"))
     begun = time.monotonic()
     self.disable(True)
     try:
-        with turn(self.folder/".queue", lambda before: self.say(f"{doing}: {before} job(s) before this one ...")):
-            self.say(f"{doing} ...")
+        with turn(self.folder/".queue", lambda before: self.show_message(f"{doing}: {before} job(s) before this one ...")):
+            self.show_message(f"{doing} ...")
             with redirect_stdout(progress), redirect_stderr(progress): step()
     except Exception as error:
         unexpected = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-        self.say(f"{doing} failed. {unexpected}{explain(error)}", "alert")
+        self.show_message(f"{doing} failed. {unexpected}{explain(error)}", "alert")
         return False
     finally:
         self.disable(False)
         self.show_log(progress.lines)
-    self.say(f"{doing}: done in {time.monotonic() - begun:.0f} s")
+    self.show_message(f"{doing}: done in {time.monotonic() - begun:.0f} s")
     return True
 
 # %% ../../nbs/app/workbench.ipynb #79ef4407
@@ -191,7 +191,7 @@ def undo(self: Workbench):
     undone = []
     if not self.work or not self.run("taking a step back", lambda: undone.append(self.work.undo())): return
     self.show()
-    self.say(f"taken back: {undone[0]}" if undone[0] else "there is nothing to take back")
+    self.show_message(f"taken back: {undone[0]}" if undone[0] else "there is nothing to take back")
 
 # %% ../../nbs/app/workbench.ipynb #cccc74e7
 @patch
@@ -218,7 +218,7 @@ def fill_list(self: Workbench):
 def refuse(self: Workbench, name: str, size: int):
     "Say why a file was refused before it arrived."
     try: check_size(name, size)
-    except ValueError as error: self.say(str(error), "alert")
+    except ValueError as error: self.show_message(str(error), "alert")
 
 # %% ../../nbs/app/workbench.ipynb #818677c1
 @patch
@@ -273,9 +273,9 @@ def fit_controls(self: Workbench) -> list:
     self.shapes = {name: shape_slider(*shape) for name, shape in SHAPES.items()}
     parts = [(part.replace("_", " "), part) for part in PARTS]
     self.lock = widgets.SelectMultiple(options=parts, description="keep as it is", rows=3, **control_width(240))
-    for limb, control in self.fronts.items(): control.observe(partial(self.say_front, limb), "value")
-    for name, control in self.shapes.items(): control.observe(partial(self.say_shape, name), "value")
-    self.lock.observe(self.say_lock, "value")
+    for limb, control in self.fronts.items(): control.observe(partial(self.set_in_front, limb), "value")
+    for name, control in self.shapes.items(): control.observe(partial(self.set_shape, name), "value")
+    self.lock.observe(self.set_lock, "value")
     swaps = [self.button(f"exchange left and right {group}", lambda group=group: self.swap(group))
              for group in ("arms", "legs")]
     again = self.button("fit again", self.fit_again, "primary")
@@ -325,7 +325,7 @@ def show_warnings(self: Workbench):
 
 # %% ../../nbs/app/workbench.ipynb #d79deca2
 @patch
-def show_said(self: Workbench):
+def update_controls(self: Workbench):
     "Set the controls to what the state and the fit say."
     self.is_filling = True
     state, kind = self.work.state, self.work.fit.phenotype()
@@ -376,7 +376,7 @@ def move(self: Workbench, name: str, x: float, y: float):
     said = f"{name.replace('_', ' ')} moved"
     with self.step(said): self.work.move_keypoint(name, x, y)
     self.show_warnings()
-    self.say(f"{said}; fit again to follow it")
+    self.show_message(f"{said}; fit again to follow it")
 
 @patch
 def swap(self: Workbench, group: str):
@@ -385,11 +385,11 @@ def swap(self: Workbench, group: str):
     said = f"left and right {group} exchanged"
     with self.step(said): self.work.swap_sides(group)
     self.show_fit()
-    self.say(f"{said}; fit again to follow it")
+    self.show_message(f"{said}; fit again to follow it")
 
 # %% ../../nbs/app/workbench.ipynb #080740aa
 @patch
-def say_front(self: Workbench, limb: str, change: dict):
+def set_in_front(self: Workbench, limb: str, change: dict):
     "Record whether a limb is in front or behind."
     if self.is_filling or not self.work: return
     with self.step(f"{limb.replace('_', ' ')} {dict(zip(FRONTS.values(), FRONTS))[change['new']]}"):
@@ -397,13 +397,13 @@ def say_front(self: Workbench, limb: str, change: dict):
         if change["new"] != "": self.work.state.front[limb] = change["new"]
 
 @patch
-def say_shape(self: Workbench, name: str, change: dict):
+def set_shape(self: Workbench, name: str, change: dict):
     "Record what is known of the shape."
     if self.is_filling or not self.work: return
     with self.step(f"{name} {change['new']:g}"): self.work.state.known[name] = float(change["new"])
 
 @patch
-def say_lock(self: Workbench, change: dict):
+def set_lock(self: Workbench, change: dict):
     "Record which parts stay as they are."
     if self.is_filling or not self.work: return
     with self.step("parts to keep"): self.work.state.lock = list(change["new"])
@@ -451,7 +451,7 @@ def choose_back(self: Workbench, number: int):
     "Use another back view."
     if self.is_filling or not self.work or number < 0: return
     with self.step("another back view"): self.work.choose_back(*self.work.backs()[number])
-    self.say("another back view is used; reconstruct to see it")
+    self.show_message("another back view is used; reconstruct to see it")
 
 # %% ../../nbs/app/workbench.ipynb #4ef638b8
 @patch
@@ -464,7 +464,7 @@ def build_mesh(self: Workbench) -> widgets.Widget:
                       for kind in FILES]
     self.buttons.extend(self.downloads)
     self.bones = widgets.Dropdown(options=BONES, description="bone names", **control_width(220))
-    self.bones.observe(lambda change: self.say_bones(change["new"]), "value")
+    self.bones.observe(lambda change: self.set_bones(change["new"]), "value")
     hint = widgets.HTML("<small>All files but GLB and OBJ are in metres where you said how tall the person is. "
                         "The mask "
                         "of origins shows what of the texture was seen, mirrored or generated.</small>")
@@ -472,11 +472,11 @@ def build_mesh(self: Workbench) -> widgets.Widget:
     return widgets.VBox([widgets.HTML("<h3>Mesh</h3>"), make, both, control_row(*self.downloads, self.bones), hint])
 
 @patch
-def say_bones(self: Workbench, bones: str):
+def set_bones(self: Workbench, bones: str):
     "Record which names the bones of rigged files get."
     if self.is_filling or not self.work: return
     self.work.choose_bones(bones)
-    self.say(f"rigged files get the bone names of {dict(map(reversed, BONES))[bones]}")
+    self.show_message(f"rigged files get the bone names of {dict(map(reversed, BONES))[bones]}")
 
 # %% ../../nbs/app/workbench.ipynb #2cce7984
 @patch
@@ -518,7 +518,7 @@ def show(self: Workbench):
     for panel in self.panels: panel.layout.display = "" if self.work else "none"
     self.show_undo()
     if not self.work: return
-    self.show_said()
+    self.update_controls()
     self.show_fit()
     self.show_backs()
     self.show_mesh()
@@ -529,7 +529,7 @@ def controls(self: Workbench) -> list:
     self.fill_list()
     self.undo_button.on_click(lambda _: self.undo())
     self.buttons.append(self.undo_button)
-    self.say("Drop a photo of one person, from head to feet.")
+    self.show_message("Drop a photo of one person, from head to feet.")
     photo = self.build_photo()
     self.panels = [self.build_fit(), self.build_back(), self.build_mesh()]
     self.show()
