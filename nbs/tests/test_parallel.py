@@ -42,12 +42,15 @@ TINY = dict(
     lr_encoder=1e-3,
 )
 WAYS = {
-    "whole": (1, 4, 1),
-    "parts": (1, 1, 4),
-    "processes": (2, 2, 1),
-    "both": (2, 1, 2),
-}  # processes, batch_size, gradient_accumulation_steps
-CASES = [("parts", 3), ("processes", 1), ("processes", 2), ("both", 3)]
+    "whole": (1, 4, 1, 1),
+    "parts": (1, 1, 4, 1),
+    "processes": (2, 2, 1, 1),
+    "both": (2, 1, 2, 1),
+    "threads": (1, 4, 1, 2),
+    "parts in threads": (1, 2, 2, 3),
+}  # processes, batch_size, gradient_accumulation_steps, batch_threads
+CASES = [("parts", 3), ("processes", 1), ("processes", 2), ("both", 3), ("threads", 1), ("threads", 2),
+         ("parts in threads", 3)]
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +113,10 @@ def trained(people):
                     exp_name=f"{way}{step}",
                     batch_size=size,
                     gradient_accumulation_steps=parts,
+                    batch_threads=threads,
                 ),
             )
-            for way, (of, size, parts) in WAYS.items()
+            for way, (of, size, parts, threads) in WAYS.items()
             if of == processes
             for step in (1, 2, 3)
             if way == "whole" or (way, step) in CASES

@@ -134,7 +134,8 @@ def run(self: Workbench, doing: str, step) -> bool:
     begun = time.monotonic()
     self.disable(True)
     try:
-        with turn(self.folder/".queue", lambda before: self.show_message(f"{doing}: {before} job(s) before this one ...")):
+        with turn(self.folder/".queue",
+                  lambda before: self.show_message(f"{doing}: {before} job(s) before this one ...")):
             self.show_message(f"{doing} ...")
             with redirect_stdout(progress), redirect_stderr(progress): step()
     except Exception as error:

@@ -25,6 +25,7 @@ from ..nets.body import BodyTemplate
 from ..nets.model import Batch, ModelOptions, Reconstructor
 from .losses import StageLosses, losses_of
 from .optim import make_optimizer
+from .side_by_side import SideBySide
 from .speedups import apply_speedups
 
 # %% ../../nbs/training/estimate.ipynb #e4b33375
@@ -188,11 +189,13 @@ def measured_flops(device: torch.device, dtype: torch.dtype = torch.float32, siz
     return 6*size**3 / (ready(device) - began)
 
 # %% ../../nbs/training/estimate.ipynb #e910634c
-def pass_seconds(losses: StageLosses, batch: Batch, device: torch.device) -> float:
-    "Seconds of a forward and backward pass; leaves gradients behind."
+def pass_seconds(losses: StageLosses, batch: Batch, device: torch.device, side_by_side: SideBySide = None) -> float:
+    "Seconds of a forward and backward pass, in threads where some are given; leaves gradients behind."
+    params = list(learning(losses))
     for _ in range(2):
         began = ready(device)
-        losses(batch)[0].backward()
+        if side_by_side: side_by_side.backward(losses, batch, None, params)
+        else: losses(batch)[0].backward()
     return ready(device) - began
 
 # %% ../../nbs/training/estimate.ipynb #1e0b62c8
@@ -216,11 +219,11 @@ class Budget:
 
 # %% ../../nbs/training/estimate.ipynb #a8f2c5d7
 @patch
-def forecast(self: Budget, losses: StageLosses, batch: Batch, steps_left: int) -> str:
+def forecast(self: Budget, losses: StageLosses, batch: Batch, steps_left: int, side_by_side: SideBySide = None) -> str:
     "How long the rest of a run takes, in words: tried on a batch, or computed where that would take long."
     if steps_left < 100: return ""        # as long as the trial
     parts = self.options.gradient_accumulation_steps
     computed = self.step.flops*self.options.batch_size/measured_flops(self.device) if self.step else 0
-    seconds = parts * (computed if computed > 30 else pass_seconds(losses, batch, self.device))
+    seconds = parts * (computed if computed > 30 else pass_seconds(losses, batch, self.device, side_by_side))
     source = ", computed from their arithmetic" if computed > 30 else ""
     return f"About {seconds:.2g} s a step, {format_duration(seconds*steps_left)} for {steps_left} steps{source}."

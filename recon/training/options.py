@@ -92,6 +92,7 @@ class SpeedOptions:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no" # type of the image networks; the fields stay exact
     tf32: bool = True                    # convolutions in TF32 where a GPU has it
     compile: bool = False                # torch.compile the networks
+    batch_threads: PositiveInt = 1       # on a CPU: parts of a batch side by side, each on its share of the cores
     channels_last: bool = False          # memory layout of the predictor
     gradient_checkpointing: bool = False # compute activations twice instead of keeping them
     fused_adamw: bool = True             # the update in one kernel
