@@ -7,8 +7,7 @@ TORCH  := $(shell grep '^torch==' $(PINS))
 PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 HAVE_VOILA = $(BIN)/python -c 'import voila' 2>/dev/null || $(PIP) -c $(PINS) -e '.[app]' || $(PIP) -e '.[app]'
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
-# Processes of the tests: on two cores three, as half of their time is waiting for kernels and browsers.
-WORKERS ?= 3
+WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: help demo results test test-diffusion campaign fuzz photo app bench bench-mesh bench-back bench-photo profile sheet back weights lab doctor clean

@@ -83,7 +83,7 @@ def stage_options(cfg: Profile, stage: int, folder: str):
     kind = TrainNormal if stage == 1 else TrainFull
     usual = type(cfg).resolve(dict(preset=cfg.preset)).asdict()
     given = {name: value for name, value in cfg.asdict().items() if name in kind.kinds() and value != usual[name]}
-    given |= dict(preset=cfg.preset, save_root=folder, exp_name=f"stage{stage}", resume="")
+    given |= dict(preset=cfg.preset, save_root=folder, exp_name=f"stage{stage}", resume="", batch_threads=1)
     if stage == 1: return kind.resolve(given)
     return fill_stage_defaults(kind.resolve(given | dict(use_pred_nrm=stage == 3)))
 
