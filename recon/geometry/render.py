@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['Fragments', 'rotation', 'pixel_rays', 'cast_view', 'Rendering', 'render_view', 'visible_vertices', 'visible_faces',
-           'view_strip']
+           'sample_map', 'view_strip']
 
 # %% ../../nbs/geometry/render.ipynb #2b81f553
 from math import inf
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import avg_pool2d, grid_sample, normalize
 from ..conventions import CAMERA_DISTANCE, TAN_HALF_FOV, pixel_centers, project, view_rotation
 from .mesh import interpolate_face_attributes, vertex_normals
 from .query import MeshQuery
@@ -138,6 +138,15 @@ def visible_vertices(
 def visible_faces(query: MeshQuery, normals: Tensor, azimuth: float = 0., elevation: float = 0., **options) -> Tensor:
     "Faces (F,) bool of which `visible_vertices` sees a corner; its `options`."
     return visible_vertices(query, normals, azimuth, elevation, **options)[query.faces].any(1)
+
+# %% ../../nbs/geometry/render.ipynb #5c0ffe1f
+def sample_map(
+    image: Tensor,    # (C,H,W) of the front camera, or of the back camera flipped over the front
+    points: Tensor,   # (N,3)
+) -> Tensor:          # (N,C), zero outside the image
+    "Sample a map where points project."
+    at = points[None, None, :, :2]*points.new_tensor([1, -1])        # rows run down
+    return grid_sample(image[None].to(points), at, align_corners=False)[0, :, 0].T
 
 # %% ../../nbs/geometry/render.ipynb #62dd7a26
 def view_strip(

@@ -17,12 +17,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy.spatial import cKDTree
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
 from ..files import atomic_write
 from ..geometry.mesh import face_cross, vertex_normals
 from ..geometry.query import MeshQuery
-from ..geometry.render import visible_vertices
+from ..geometry.render import sample_map, visible_vertices
 
 # %% ../../nbs/mesh/origin.ipynb #86e1ee2f
 # Number of a vertex -> where its colour comes from; the last two came later than files with the first three.
@@ -53,8 +52,7 @@ def under_mask(
     mask: Tensor,     # (1,H,W) in [0,1]
 ) -> Tensor:          # (N,) bool
     "Return which points project into a mask."
-    at = points[None, None, :, :2]*points.new_tensor([1, -1])   # rows run down
-    return grid_sample(mask[None].to(points), at, align_corners=False)[0, 0, 0] > .5
+    return sample_map(mask, points)[:, 0] > .5
 
 # %% ../../nbs/mesh/origin.ipynb #a80cf519
 def vertex_origins(

@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..back.network import BackNet, BackPrediction
-from ..back.pairs import START_METHOD, BackPairs, back_pair
+from ..back.pairs import BackPairs, back_pair
 from ..back.scores import image_scores, normal_degrees
 from ..data.batch import to_device
+from ..data.pool import start_method
 from ..data.reader import ReconDataset, open_loader
 from ..data.subjects import RestBody
 from ..files import atomic_write
@@ -155,7 +156,7 @@ def sample_indices(self: BackTrainer) -> Iterator[list[tuple[int, int]]]:
 @patch
 def batches(self: BackTrainer) -> Iterator[dict]:
     "Yield this process's batch of each coming step, on the device."
-    loader = open_loader(self.pairs, self.sample_indices(), self.cfg.workers, START_METHOD,
+    loader = open_loader(self.pairs, self.sample_indices(), self.cfg.workers, start_method(),
                          pin_memory=self.device.type == "cuda")
     for batch in loader: yield to_device(batch, self.device)
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..back.folder import front_view
-from ..back.pairs import START_METHOD
 from ..back.sith import SithInputs, SithModel, diffusion_loss, load_projection, sith_inputs, training_groups
 from ..body.priors import fill_outside
+from ..data.pool import start_method
 from ..data.reader import ReconDataset, open_loader
 from ..data.subjects import RestBody
 from ..files import atomic_write
@@ -211,7 +211,7 @@ def batches(self: DiffusionTrainer) -> Iterator[tuple[SithInputs, Tensor]]:
     cfg, count, ranks, device = self.cfg, len(self.pairs), self.ranks, self.model.unet.device
     steps = range(self.global_step, self.total_steps)
     indices = (step_indices(count, cfg, step, ranks.index, ranks.count) for step in steps)
-    for inputs, backs in open_loader(self.pairs, indices, cfg.workers, START_METHOD, collate_fn=collate_pairs):
+    for inputs, backs in open_loader(self.pairs, indices, cfg.workers, start_method(), collate_fn=collate_pairs):
         moved = (value.to(device) for value in (inputs.clip, inputs.front, inputs.hint))
         yield SithInputs(*moved), backs.to(device)
 

@@ -191,7 +191,7 @@ def measured_flops(device: torch.device, dtype: torch.dtype = torch.float32, siz
 # %% ../../nbs/training/estimate.ipynb #e910634c
 def pass_seconds(losses: StageLosses, batch: Batch, device: torch.device, side_by_side: SideBySide = None) -> float:
     "Seconds of a forward and backward pass, in threads where some are given; leaves gradients behind."
-    params = list(learning(losses))
+    params = learning(losses)
     for _ in range(2):
         began = ready(device)
         if side_by_side: side_by_side.backward(losses, batch, None, params)
