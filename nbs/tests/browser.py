@@ -91,7 +91,7 @@ def environment(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="session")
-def lab(project):
+def lab(project, kernels):
     "The address of a JupyterLab."
     chromium()
     with socket.socket() as free:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_kernels import offer_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -24,8 +25,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    "From now on Jupyter's kernels start within a second."
+    with offer_kernels(tmp_path_factory.mktemp("kernels")) as path, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(path))
+        yield
+
+
 @pytest.fixture
-def toy_project(tmp_path):
+def toy_project(tmp_path, kernels):
     "A project of its own with one tiny stage notebook."
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook

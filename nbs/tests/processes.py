@@ -1,5 +1,6 @@
 "Processes that tests start: to kill them, or to have a clean one with the large libraries loaded."
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -39,6 +40,7 @@ def forked(work) -> int:
 
 def _run_notebook(notebook: Path, log: Path):
     "What a forked process does: `nbdev_test` of one page, printing into `log`."
+    gc.freeze()         # or its collections copy what it shares with others
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -100,9 +102,14 @@ class Python:
         if self.returncode is None: raise subprocess.TimeoutExpired(self.args, timeout)
         return self.returncode
 
+    def printed(self, stream: int = 0) -> str:
+        "What it has printed so far."
+        file = self.files[stream]
+        return file.read_text(errors="replace") if file.exists() else ""
+
     def communicate(self, timeout=None) -> tuple[str, str]:
         self.wait(timeout)
-        return tuple(file.read_text(errors="replace") if file.exists() else "" for file in self.files)
+        return self.printed(0), self.printed(1)
 
 
 def run_python(arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
@@ -114,6 +121,7 @@ def run_python(arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
 
 def _run_python(words: list, cwd: str, env: dict, out: Path, err: Path):
     "What a forked process does: as if `python` had been called with these words."
+    gc.freeze()
     for file, stream in (out, 1), (err, 2):
         with file.open("wb") as opened:
             os.dup2(opened.fileno(), stream)

@@ -39,7 +39,7 @@ def start(*options, folder):
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def app(tmp_path_factory, kernels):
     "The folder and the address, with its token, of a running page."
     folder = tmp_path_factory.mktemp("photos")
     server = start(folder=folder)

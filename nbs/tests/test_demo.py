@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 
@@ -14,7 +13,7 @@ import pytest
 import trimesh
 from conftest import BIN, ROOT
 from PIL import Image
-from processes import run_python
+from processes import Python, run_python
 
 BUILD = dict(num_people=5, num_test=1, num_valid=1, resolution=96, size=64, nviews=4, nsamples=4000)
 TRAIN = dict(epochs=3, image_size=64, num_samples=256, num_normals=64, batch_size=2, workers=0, save_every=1,
@@ -38,7 +37,7 @@ def copied(folder):
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory):
+def project(tmp_path_factory, kernels):
     "A copy of the project with the finished miniature demo in it."
     folder = copied(tmp_path_factory.mktemp("mini")/"recon")
     done = run_demo(folder)
@@ -128,14 +127,12 @@ def at_work(folder, demo, stage) -> bool:
 
 def killed_demo(folder, stage, patience=400) -> bool:
     "Start the demo; kill -9 it and its kernel as soon as `stage` is at work. Whether that came before its end."
-    demo = subprocess.Popen(
-        [sys.executable, "-c", DEMO], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for line in demo.stdout:
-        if f"] {stage} (" in line: break
-    threading.Thread(target=demo.stdout.read, daemon=True).start()      # a full pipe would stop the demo
+    kernels = {} if TRACES[stage] else dict(JUPYTER_PATH="")      # of its own, whose processor time can be seen
+    demo = Python(["-c", DEMO], folder, {**os.environ, "PYTHONPATH": str(folder)} | kernels)
     end = time.monotonic() + patience
-    while demo.poll() is None and not at_work(folder, demo, stage) and time.monotonic() < end: time.sleep(.02)
+    def goes_on(): return demo.poll() is None and time.monotonic() < end
+    while goes_on() and f"] {stage} (" not in demo.printed(): time.sleep(.1)
+    while goes_on() and not at_work(folder, demo, stage): time.sleep(.02)
     assert at_work(folder, demo, stage), f"{stage} had not begun after {patience} seconds"
     killed = demo.poll() is None
     for process in [*psutil.Process(demo.pid).children(recursive=True), demo] if killed else []: process.kill()

@@ -129,7 +129,7 @@ def test_numbers_written_before_there_were_parts_are_still_read():
     assert "**The model does not beat the bare body in s2p, nc, fscore, iou, iou_front, iou_side.**" in report
 
 
-def test_the_leaderboard_runs_on_ones_own_evaluations(folders, tmp_path):
+def test_the_leaderboard_runs_on_ones_own_evaluations(folders, tmp_path, kernels):
     from recon.evaluate import cli
     for name, scale in dict(one=1., other=1.05).items():
         for path in (tmp_path/"results").iterdir():

@@ -57,7 +57,7 @@ def test_it_trains_the_demo_preset(data, tmp_path):
         assert after < share*before, (run.folder.name, name, before, after)
 
 
-def test_as_one_line_of_papermill(tmp_path):
+def test_as_one_line_of_papermill(tmp_path, kernels):
     "The command of the README, typed in the project's folder; paths are the project's."
     options = dict(source="people+../shared/scans", assets="../shared/makehuman", poses="../shared/makehuman/poses",
                    data_root=tmp_path/"mixed.h5", num_people=1, num_test=0)

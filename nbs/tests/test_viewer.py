@@ -202,7 +202,7 @@ def test_a_large_mesh_turns_with_fewer_faces_where_drawing_is_slow(page, lab, pr
     assert page.get_by_text("Traceback").count() == 0 and not ours(page.wrong)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.campaign)])
 def test_half_a_million_faces_turn_faster_than_with_all_of_them(page, lab, project, count):
     "The same meshes in the same browser one after the other; each turns at its best of what this machine can."
     rates = {}

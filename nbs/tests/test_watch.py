@@ -329,7 +329,7 @@ def test_curves_grow_in_place_in_a_browser(page, lab, project):
     assert not ours(page.wrong)
 
 
-def test_the_executed_copy_keeps_curves_previews_and_table(balls, tmp_path, runs):
+def test_the_executed_copy_keeps_curves_previews_and_table(balls, tmp_path, runs, kernels):
     "Step 3 through papermill."
     given = TINY | dict(data_root=balls, save_root=tmp_path, use_pred_nrm=True, resume=runs[2].folder, epochs=2)
     options = [word for name, value in given.items() for word in ("-p", name, str(value))]

@@ -102,7 +102,9 @@ def erode_mask(
     pixels: int,
 ) -> Tensor:          # (1,S,S)
     "A mask drawn in by some pixels, for cut-outs that keep a rim of the background."
-    return -torch.nn.functional.max_pool2d(-mask, 2*pixels + 1, 1, pixels) if pixels else mask
+    if not pixels: return mask
+    square = np.ones((2*pixels + 1, 2*pixels + 1), np.uint8)
+    return torch.from_numpy(cv2.erode(mask[0].numpy(), square))[None]
 
 # %% ../../nbs/data/prepared.ipynb #e2d1cb84
 BACK_FRAMES = ("auto", "overlay", "camera")   # by the outline; on the front; as the back camera sees it

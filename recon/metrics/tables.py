@@ -14,7 +14,6 @@ import io
 from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
-from scipy.stats import skew
 from ..body.model import REGIONS
 from .card import check_published, published_metrics
 
@@ -50,6 +49,7 @@ def _half_width(variance: float, n: int) -> float:
 # %% ../../nbs/metrics/tables.ipynb #5e78638c
 def _is_lognormal(values: np.ndarray) -> bool:
     "Whether the log scale suits values: they are positive, and few or less skewed there."
+    from scipy.stats import skew        # half a second, not for all who import this
     if (values <= 0).any() or np.ptp(values) == 0: return False
     return len(values) <= 20 or abs(skew(np.log(values))) < abs(skew(values))
 
