@@ -139,7 +139,8 @@ class Reconstructor(nn.Module):
         o = self.options = options or ModelOptions()
         if o.silhouette_prior and not o.residual_sdf:
             raise ValueError("silhouette_prior needs residual_sdf: it changes what the SDF field corrects")
-        self.mixed = None       # type of the image networks; None: float32
+        self.mixed = None       # type of the normal predictor; None: float32
+        self.mixed_encoders = None   # of both image encoders
         self.embed_shape = Embedding(o.shape_freq)
         self.embed_color = Embedding(o.color_freq)
         self.nrm_encoder = NormalPredictor(o.nrm_channels, o.nrm_downsamplings, o.nrm_blocks, o.body_normal_input)
@@ -205,10 +206,9 @@ def body_normal_maps(priors: Tensor) -> dict[str, Tensor]:
     return {side: torch.cat([normals_of_depth(depth, inside)*mask, mask], 1) for side, depth in towards.items()}
 
 # %% ../../nbs/nets/model.ipynb #b6db60f9
-@patch
-def _autocast(self: Reconstructor, like: Tensor):
-    "Compute in the type `mixed`, where one is set."
-    return torch.autocast(like.device.type, self.mixed, enabled=self.mixed is not None)
+def _autocast(like: Tensor, dtype: torch.dtype | None):
+    "Compute in `dtype`; None: as it is."
+    return torch.autocast(like.device.type, dtype, enabled=dtype is not None)
 
 @patch
 def predict_normals(
@@ -218,7 +218,7 @@ def predict_normals(
 ) -> Tensor:              # (B,3,H,W) towards the image's own camera; multiply by the mask before use
     "Predict normal maps."
     seen = (images,) if body is None else (images, body)
-    with self._autocast(images): return self.nrm_encoder(*seen).to(images.dtype)
+    with _autocast(images, self.mixed): return self.nrm_encoder(*seen).to(images.dtype)
 
 @patch
 def predict_maps(self: Reconstructor, batch: Batch, sides: tuple[str, ...] = SIDES) -> dict[str, Tensor]:
@@ -250,7 +250,7 @@ def encode(
     "Encode images once for any number of points."
     sides = torch.cat([torch.cat([front, front_nrm], 1), torch.cat([back, back_nrm], 1)])
     if self.options.body_depth_input: sides = torch.cat([sides, _body_channels(priors)], 1)
-    with self._autocast(front):
+    with _autocast(front, self.mixed_encoders):
         geometry = self.image_encoder(sides)
         color = self.high_res_encoder(torch.cat([front, back]))
     geometry, color = (torch.cat(features.to(front.dtype).chunk(2), 1) for features in (geometry, color))

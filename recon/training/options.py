@@ -89,7 +89,7 @@ class LossOptions:
 @dataclass
 class SpeedOptions:
     "What a step costs, not what it computes."
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no" # type of the image networks; the fields stay exact
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no" # type of the image networks, on a CPU of the predictor alone
     tf32: bool = True                    # convolutions in TF32 where a GPU has it
     compile: bool = False                # torch.compile the networks
     batch_threads: PositiveInt = 1       # on a CPU: parts of a batch side by side, each on its share of the cores

@@ -15,8 +15,8 @@ BEYOND = dict(lighting=.8, residual_sdf=True, silhouette_prior=True, body_depth_
 DEMO = BEYOND | dict(
     nrm_channels=16, nrm_downsamplings=2, nrm_blocks=6, encoder_channels=32, color_channels=16,
     hidden_dim=128, rgb_hidden_dim=64, image_size=128, num_samples=2048, num_normals=768, batch_size=4,
-    white_bg=True, workers=1, batch_threads=2, lambda_nrm=2., beta1=.9, lr_scheduler="cosine", lr_warmup_steps=20,
-    save_every=5, valid_every=20, num_valid_samples=2, grid_size=128)
+    white_bg=True, workers=1, batch_threads=2, mixed_precision="bf16", lambda_nrm=2., beta1=.9,
+    lr_scheduler="cosine", lr_warmup_steps=20, save_every=5, valid_every=20, num_valid_samples=2, grid_size=128)
 
 LAPTOP = DEMO | dict(image_size=192, num_samples=3072, save_every=2, valid_every=4)
 
@@ -37,8 +37,7 @@ RATES = dict(
            3: dict(epochs=400, lr_decoder=1e-4, lr_encoder=1e-5)})
 
 # %% ../../nbs/training/presets.ipynb #8e9fc92a
-NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3, mixed_precision="bf16"),
-              laptop=LAPTOP | dict(epochs=16, lr_encoder=2e-3, mixed_precision="bf16"),
+NORMAL = dict(demo=DEMO | dict(epochs=60, lr_encoder=2e-3), laptop=LAPTOP | dict(epochs=16, lr_encoder=2e-3),
               small=SMALL | dict(epochs=400, lr_encoder=5e-4), paper={})
 FIELDS = dict(demo=DEMO | dict(lr_predictor_scale=.5), laptop=LAPTOP | dict(lr_predictor_scale=.5),
               small=SMALL | dict(lr_predictor_scale=.1), paper={})

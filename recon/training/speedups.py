@@ -69,6 +69,7 @@ def apply_speedups(
     torch.backends.cudnn.allow_tf32 = options.tf32
     possible = device is None or usable(options.mixed_precision, device)
     model.mixed = PRECISIONS[options.mixed_precision if possible else "no"]
+    model.mixed_encoders = None if device is not None and device.type == "cpu" else model.mixed   # slower there
     if options.channels_last: model.nrm_encoder.to(memory_format=torch.channels_last)
     if options.gradient_checkpointing: checkpoint_gradients(model)
     if options.compile:
