@@ -26,9 +26,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory):
+def kernels():
     "From now on Jupyter's kernels start within a second."
-    with offer_kernels(tmp_path_factory.mktemp("kernels")) as path, pytest.MonkeyPatch.context() as patch:
+    with offer_kernels() as path, pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(path))
         yield
 

@@ -1,8 +1,8 @@
 """Jupyter kernels forked from a process that has the large libraries loaded, and nothing of recon.
 
-A kernel loads them for 4 s, and the tests start ninety. `serve SOCKET` is that process; Jupyter starts each kernel by
-`start SOCKET ...`, which stands for it: it gets the kernel's signals, and both end together. Where nobody
-serves, it becomes a kernel of the usual kind."""
+To load them takes 5 s, and the tests start ninety kernels. `serve SOCKET` is that process. Jupyter starts each kernel
+by `start SOCKET ...`, which stands for it: it gets the kernel's signals, and both end together. Where nobody serves,
+it becomes a kernel of the usual kind."""
 import atexit
 import contextlib
 import gc
@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,9 +26,11 @@ INLINE = "module://matplotlib_inline.backend_inline"
 
 
 @contextlib.contextmanager
-def offer_kernels(folder: Path):
+def offer_kernels():
     "Serve kernels; a value for JUPYTER_PATH, whose kernel `python3` they are."
-    address = folder/"socket"
+    made = tempfile.TemporaryDirectory()
+    folder = Path(made.name)
+    address = folder/"socket"           # a system takes about 100 characters
     words = [sys.executable, "-S", "-E", __file__, "start", str(address), "-f", "{connection_file}"]
     spec = folder/"kernels"/"python3"/"kernel.json"
     spec.parent.mkdir(parents=True)
@@ -36,7 +39,9 @@ def offer_kernels(folder: Path):
     try:
         while not address.exists() and server.poll() is None: time.sleep(.05)
         yield folder
-    finally: server.terminate()
+    finally:
+        server.terminate()
+        made.cleanup()
 
 
 def start(address: str, *arguments):
