@@ -38,12 +38,13 @@ def forked(work) -> int:
     os._exit(0)
 
 
-def _run_notebook(notebook: Path, log: Path):
-    "What a forked process does: `nbdev_test` of one page, printing into `log`."
+def _run_notebook(notebook: Path, log: Path, folder: str):
+    "What a forked process does: `nbdev_test` of one page, printing into `log`; `folder` is for what it leaves."
     gc.freeze()         # or its collections copy what it shares with others
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    os.environ["TMPDIR"], tempfile.tempdir = folder, None
     multiprocessing.set_start_method(None, force=True)   # the system's own, as in a process that nobody forked
     from nbdev.config import get_config
     from nbdev.test import test_nb
@@ -59,8 +60,9 @@ def _run_notebook(notebook: Path, log: Path):
 
 def run_notebook(notebook: Path, log: Path) -> int:
     "Exit code of a page that runs in a process of its own, with one thread."
-    process = _start(_run_notebook, notebook, log)
-    process.join()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = _start(_run_notebook, notebook, log, folder)
+        process.join()
     return process.exitcode
 
 
