@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PositiveInt', 'NonNegativeInt', 'PositiveFloat', 'NonNegativeFloat', 'GROUPS', 'SHARED', 'Suffix', 'coerce',
            'TextLoader', 'nearest', 'describe', 'flatten', 'read_yaml', 'plain_names', 'merge_aliases',
-           'rename_options', 'Config', 'has_gpu', 'explain', 'run_script', 'is_script']
+           'rename_options', 'Config', 'has_gpu', 'SubjectsFailed', 'raise_failures', 'explain', 'run_script',
+           'is_script']
 
 # %% ../nbs/config.ipynb #d5cd5b17
 import argparse
@@ -390,6 +391,20 @@ def from_args(
     cfg = tyro.cli(cls, args=argv, default=base, use_underscores=True)
     _check(cls, cfg.asdict(), "command line")
     return replace(cfg, preset=base.preset) if hasattr(base, "preset") else cfg
+
+# %% ../nbs/config.ipynb #766fe269
+class SubjectsFailed(ValueError):
+    "Some of many could not be done; the others are there."
+
+def raise_failures(
+    made: dict,               # what was made, by name
+    failures: dict[str, str], # reason of each failure, by name
+    what: str = "subjects",
+):
+    "Raise `SubjectsFailed` with all reasons where something failed."
+    if not failures: return
+    reasons = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
+    raise SubjectsFailed(f"{len(failures)} of {len(made) + len(failures)} {what} failed:\n{reasons}")
 
 # %% ../nbs/config.ipynb #4575d853
 def explain(error: Exception) -> str:

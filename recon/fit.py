@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VERSION', 'SITH', 'Fit', 'list_photos', 'find_beside', 'companions', 'build_key', 'finished', 'remember',
            'free_rates', 'known_shape', 'find_evidence', 'fit_figure', 'write_smplx_body', 'record', 'write_person',
-           'save_photo', 'save_person', 'fit_one', 'check_options', 'peak_memory', 'main', 'cli']
+           'save_photo', 'save_person', 'fit_one', 'check_options', 'peak_memory', 'fit_all', 'main', 'cli']
 
 # %% ../nbs/03_fit.ipynb #a19d1657
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .config import Config, explain, is_script, run_script
+from .config import Config, explain, is_script, raise_failures, run_script
 from .files import atomic_write, resolve_path
 
 # %% ../nbs/03_fit.ipynb #e78ef0c3
@@ -262,8 +262,8 @@ def peak_memory() -> float:
     return most/(1e9 if sys.platform == "darwin" else 1e6)
 
 # %% ../nbs/03_fit.ipynb #5ca0eeb2
-def main(cfg: Fit) -> dict[str, list[str]]:
-    "Fit all photos; return the names of the people by photo. ValueError where nobody could be fitted."
+def fit_all(cfg: Fit) -> tuple[dict[str, list[str]], dict[str, str]]:
+    "Fit all photos; return the names of the people by photo, and the reason of each failure by photo."
     check_options(cfg)
     photos = list_photos(cfg.photos, cfg.limit)
     made, failed, start = {}, {}, time.perf_counter()
@@ -273,12 +273,15 @@ def main(cfg: Fit) -> dict[str, list[str]]:
             if cfg.debug: raise
             failed[name] = explain(error)
             tqdm.write(f"{name}: {failed[name]}")
-    if not made:
-        raise ValueError("nobody could be fitted: " + "; ".join(f"{name}: {reason}" for name, reason in failed.items()))
-    people = sum(map(len, made.values()))
-    print(f"{people} people of {len(made)} photos in {cfg.data_root}"
-          + (f"; failed: {', '.join(failed)}" if failed else ""))
+    print(f"{sum(map(len, made.values()))} people of {len(made)} photos in {cfg.data_root}")
     print(f"{(time.perf_counter() - start)/len(photos):.1f} s a photo, at most {peak_memory():.1f} GB of memory")
+    return made, failed
+
+# %% ../nbs/03_fit.ipynb #2a6a5d9b
+def main(cfg: Fit) -> dict[str, list[str]]:
+    "Fit all photos; return the names of the people by photo, or raise `SubjectsFailed` at the end."
+    made, failed = fit_all(cfg)
+    raise_failures(made, failed, "photos")
     return made
 
 # %% ../nbs/03_fit.ipynb #ec749ce3

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'Hallucinate', 'parse_choice', 'figure_names', 'check_names', 'make_record', 'use_given', 'paint_samples',
-           'used_sample', 'write_strip', 'hallucinate', 'open_painter', 'main', 'cli']
+           'used_sample', 'write_strip', 'hallucinate', 'open_painter', 'hallucinate_all', 'main', 'cli']
 
 # %% ../nbs/04_hallucinate.ipynb #5e513ddd
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -21,7 +21,7 @@ if __name__ == "__main__":                          # in a script or a notebook,
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from .config import Config, PositiveInt, is_script, run_script
+from .config import Config, PositiveInt, explain, is_script, raise_failures, run_script
 from .files import exclusive_lock, resolve_path
 
 # %% ../nbs/04_hallucinate.ipynb #0ceaa5a2
@@ -168,8 +168,8 @@ def open_painter(cfg: Hallucinate):
     return generator
 
 # %% ../nbs/04_hallucinate.ipynb #706798a5
-def main(cfg: Hallucinate) -> dict[str, Path]:
-    "Give every figure a back; the file that reconstruction reads, by name."
+def hallucinate_all(cfg: Hallucinate) -> tuple[dict[str, Path], dict[str, str]]:
+    "Give every figure a back; the file that reconstruction reads, by name, and the reason of each failure by name."
     from tqdm import tqdm
     from recon.back.folder import BackFiles
     from recon.data.subjects import anny_body
@@ -179,15 +179,23 @@ def main(cfg: Hallucinate) -> dict[str, Path]:
     check_names(names, chosen)
     generator = open_painter(cfg)
     target = resolve_path(cfg.save_root) if cfg.save_root else folder/"back_images"
-    backs, body = {}, anny_body()
+    backs, failed, body = {}, {}, anny_body()
     with exclusive_lock(target, doing="painting backs there; wait for it, or stop it"):
         for name in tqdm(names, desc="hallucinate", unit="figure"):
             files = BackFiles(target, name)
             try: tqdm.write(f"{name}: {hallucinate(cfg, generator, folder, files, body, chosen)}")
-            except (ValueError, OSError) as error: tqdm.write(f"{name}: {error}")
+            except (ValueError, OSError) as error:
+                failed[name] = explain(error)
+                tqdm.write(f"{name}: {failed[name]}")
             else: backs[name] = files.used
-    if not backs: raise ValueError(f"{folder}: no figure got a back; see the reasons above")
     print(f"{len(backs)} of {len(names)} backs in {target}")
+    return backs, failed
+
+# %% ../nbs/04_hallucinate.ipynb #b4fde0cb
+def main(cfg: Hallucinate) -> dict[str, Path]:
+    "Give every figure a back; the file that reconstruction reads, by name. Raise `SubjectsFailed` at the end."
+    backs, failed = hallucinate_all(cfg)
+    raise_failures(backs, failed, "figures")
     return backs
 
 # %% ../nbs/04_hallucinate.ipynb #4125ed6e

@@ -8,7 +8,7 @@ __all__ = ['LIGHT', 'KEY_OPTIONS', 'Reconstruct', 'select_subjects', 'open_input
            'write_textured', 'write_static', 'rigged_paths', 'write_rigged', 'write_light', 'write_meshes',
            'build_metadata', 'build_key', 'is_finished', 'subject_files', 'reconstruct_subject', 'write_subject_page',
            'photo_facts', 'reconstruct_mesh', 'write_sheet', 'format_report', 'open_model', 'check_copies', 'open_work',
-           'start_work', 'reconstruct_all', 'SubjectsFailed', 'raise_failures', 'main', 'cli']
+           'start_work', 'reconstruct_all', 'main', 'cli']
 
 # %% ../nbs/05_reconstruct.ipynb #e53bc220
 if "__file__" in globals() and not __package__:   # `python STAGE.py`: start again as a module of the package
@@ -32,7 +32,7 @@ from typing import Literal, TypedDict
 from tqdm import tqdm
 
 from . import __version__
-from .config import Config, NonNegativeFloat, NonNegativeInt, is_script, nearest, run_script
+from .config import Config, NonNegativeFloat, NonNegativeInt, is_script, nearest, raise_failures, run_script
 from .files import atomic_write, resolve_path
 from .runs.contents import digest, digest_file
 
@@ -400,16 +400,6 @@ def reconstruct_all(cfg: Reconstruct) -> tuple[dict[str, Path], dict[str, str]]:
             if report: tqdm.write(f"{name}: {format_report(report)}")
     print(f"{len(meshes)} meshes in {resolve_path(cfg.save_root)}")
     return in_order(meshes, names), in_order(failures, names)
-
-# %% ../nbs/05_reconstruct.ipynb #1e21961a
-class SubjectsFailed(ValueError):
-    "Some subjects could not be reconstructed."
-
-def raise_failures(meshes: dict, failures: dict[str, str]):
-    "Raise `SubjectsFailed` with all reasons where a subject failed."
-    if not failures: return
-    reasons = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
-    raise SubjectsFailed(f"{len(failures)} of {len(meshes) + len(failures)} subjects failed:\n{reasons}")
 
 # %% ../nbs/05_reconstruct.ipynb #ca6653e7
 def main(cfg: Reconstruct) -> dict[str, Path]:

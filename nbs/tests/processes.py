@@ -60,7 +60,7 @@ def _run_notebook(notebook: Path, log: Path, folder: str):
 
 def run_notebook(notebook: Path, log: Path) -> int:
     "Exit code of a page that runs in a process of its own, with one thread."
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as folder:
         process = _start(_run_notebook, notebook, log, folder)
         process.join()
     return process.exitcode

@@ -17,7 +17,8 @@ from processes import Python, run_python
 
 from recon.body.anny import load_anny
 from recon.body.pose import sample_pose
-from recon.fit import Fit, list_photos, main
+from recon.config import SubjectsFailed
+from recon.fit import Fit, fit_all, list_photos, main
 from recon.fitting.lifter import project, sample_bodies
 from recon.fitting.photo import (
     DISTANCE,
@@ -191,8 +192,9 @@ def test_a_folder_becomes_a_prepared_folder_and_nothing_is_made_twice(tmp_path, 
     photos = photo_folder(tmp_path / "photos")
     (photos / "broken.jpg").write_text("no photo")
     cfg = Fit(photos=str(photos), data_root=str(tmp_path / "out"))
-    assert main(cfg) == {"casual": ["casual"], "dress": ["dress"]}
-    assert "failed: broken" in capsys.readouterr().out
+    made, failed = fit_all(cfg)
+    assert made == {"casual": ["casual"], "dress": ["dress"]}
+    assert list(failed) == ["broken"] and "broken: " in capsys.readouterr().out
     for name in ("casual", "dress"):
         image = np.asarray(Image.open(tmp_path / "out" / "images" / f"{name}.png"))
         assert image.shape == (1024, 1024, 4)
@@ -204,10 +206,11 @@ def test_a_folder_becomes_a_prepared_folder_and_nothing_is_made_twice(tmp_path, 
         ).exists()
         assert max(Image.open(tmp_path / "out" / "photos" / f"{name}.jpg").size) <= 1024
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
-    main(cfg)
+    fit_all(cfg)
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
     (tmp_path / "out" / "body" / "dress.ply").unlink()  # as a killed run leaves it
-    main(cfg)
+    with pytest.raises(SubjectsFailed, match="1 of 3 photos failed:\n  broken: "):
+        main(cfg)
     assert (tmp_path / "out" / "body" / "dress.ply").exists()
 
 

@@ -13,7 +13,8 @@ import trimesh
 from PIL import Image
 
 from recon import reconstruct
-from recon.reconstruct import Reconstruct, SubjectsFailed, main
+from recon.config import SubjectsFailed
+from recon.reconstruct import Reconstruct, main
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from ..data.reader import ReconDataset
 from ..data.subjects import DatasetSubjects, open_subjects
 from ..files import atomic_write, resolve_path
 from ..fit import Fit
-from ..fit import main as fit_bodies
+from ..fit import fit_all
 from ..hallucinate import Hallucinate
-from ..hallucinate import main as paint_backs
+from ..hallucinate import hallucinate_all
 from ..metrics.surface import surface_metrics
 from ..metrics.tables import Column, as_markdown, comparison_table
 from ..mesh.refine import REFINE_SCALE
@@ -107,10 +107,10 @@ def make_folders(cfg: BenchPhoto, names: list[str]):
     root = resolve_path(cfg.save_root)
     truth, back, body, photo = (root/folder for folder in FOLDERS.values())
     for sub in ("images", "body"): shutil.copytree(truth/sub, back/sub, dirs_exist_ok=True)
-    fit_bodies(Fit.resolve(dict(photos=str(truth/"images"), data_root=str(body))))
+    fit_all(Fit.resolve(dict(photos=str(truth/"images"), data_root=str(body))))
     for name in names: place_back(truth, body, name)
-    fit_bodies(Fit.resolve(dict(photos=str(root/"photos"), data_root=str(photo))))
-    for folder in (back, photo): paint_backs(Hallucinate.resolve(dict(data_root=str(folder))))
+    fit_all(Fit.resolve(dict(photos=str(root/"photos"), data_root=str(photo))))
+    for folder in (back, photo): hallucinate_all(Hallucinate.resolve(dict(data_root=str(folder))))
 
 # %% ../../nbs/tools/bench_photo.ipynb #dbf700c5
 def distances(mesh: trimesh.Trimesh, scan: trimesh.Trimesh) -> dict[str, float]:
