@@ -14,8 +14,7 @@ from recon.training.losses import compute_losses, total_loss
 OPTIONS = dict(num_layers=4, skip=(2, 3), rgb_num_layers=3, num_samples=150, resume="")
 
 
-# The networks, by the names of SiTH's checkpoints
-# -------------------------------------------------------------------------------------------------------------
+# The networks, by the names of SiTH's checkpoints -------------------------------------------------------------
 
 
 def conv(p, name, x, **how):
@@ -107,7 +106,6 @@ def field(p, x, layers, skip):
 
 
 # Points -------------------------------------------------------------------------------------------------------------
-# ---------------------------------------
 
 
 def under(maps, points):
@@ -169,7 +167,6 @@ def nearest_face(points, stored, triangles):
 
 
 # The loss -----------------------------------------------------------------------------------------------------------
-# -----------------------------------------
 
 
 def reference(model, batch, step, faces, rest, use_mask=False, search=False):

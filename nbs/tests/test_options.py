@@ -50,7 +50,6 @@ def trained(ready, steps=3):
 
 
 # Where options come from --------------------------------------------------------------------------------------------
-# ---------------------------------------------
 
 
 def ways(cls, options, folder):
@@ -196,7 +195,6 @@ def test_mask_pred_nrm_masks_what_the_encoder_sees_and_no_more(make):
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------
-# ----------------------------------------
 
 
 def test_use_mask_changes_the_gradient_in_the_background_and_nowhere_else(make):
@@ -303,7 +301,6 @@ def test_workers_read_the_same(make):
 
 
 # Networks -----------------------------------------------------------------------------------------------------------
-# ------------------------------------------
 
 
 @pytest.mark.parametrize("pos_dim, moves", [(1, "z"), (3, "xyz"), (5, "body"), (6, "body z"), (8, "body direction")])
@@ -408,7 +405,6 @@ def test_every_kind_of_layer_and_activation_is_refused_by_name_or_built():
 
 
 # Training -----------------------------------------------------------------------------------------------------------
-# ------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -572,7 +568,6 @@ def test_epochs_save_every_save_steps_keep_and_log_every(make, options, kept, li
 
 
 # Validation ---------------------------------------------------------------------------------------------------------
-# ------------------------------------------
 
 
 @pytest.fixture(scope="module")
