@@ -1,5 +1,4 @@
 "Processes that tests start: to kill them, or to have a clean one with the large libraries loaded."
-import atexit
 import gc
 import multiprocessing
 import os
@@ -8,11 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import types
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
+
+from warm_kernels import leave
 
 ROOT = Path(__file__).resolve().parents[2]
 # Importing these takes longer than most pages and scripts run: they are forked from a process that has them and nothing
@@ -138,12 +138,7 @@ def _run_python(words: list, cwd: str, env: dict, out: Path, err: Path):
     given = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [here, *given, *(path for path in sys.path if path not in ours)]
     assert "recon" not in sys.modules, "another server forked this"
-    code = _main(words)
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(_main(words))
 
 
 def _main(words: list) -> int:

@@ -108,11 +108,16 @@ def run(request: dict, streams: list):
     sys.path[:] = [request["folder"], *given, *(path for path in sys.path if path not in (sys.path[0], *given))]
     sys.argv = ["ipykernel_launcher.py", *request["arguments"], f"--IPKernelApp.parent_handle={os.getppid()}"]
     with contextlib.suppress(SystemExit): runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
+    leave(0)
+
+
+def leave(code: int):
+    "End a forked process as Python ends, but for freeing what it shares with others, which would copy it."
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)       # to free all that it shares with the others would copy it
+    os._exit(code)
 
 
 if __name__ == "__main__": dict(start=start, serve=serve)[sys.argv[1]](*sys.argv[2:])

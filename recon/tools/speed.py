@@ -88,7 +88,7 @@ def random_template(device: torch.device) -> BodyTemplate:
 def measure(options, stage: int, device: torch.device, subjects: int, repeats: int = 3) -> Measurement:
     "Measure training steps on `options.batch_size` subjects, `subjects` at once: the median time of `repeats`."
     torch.manual_seed(options.seed)
-    model = apply_speedups(Reconstructor(ModelOptions.of(options)).to(device), options).train()
+    model = apply_speedups(Reconstructor(ModelOptions.of(options)).to(device), options, device).train()
     optim = Optim(model, replace(options, lr_scheduler="constant"), stage, total_steps=1)
     losses = StageLosses(model, options, stage, random_template(device))
     batch = random_batch(options, options.batch_size, device)
@@ -122,7 +122,7 @@ def matrix_rate(device: torch.device, options, size: int = 0) -> float:
 def measure_case(case: str, options, stage: int, device: torch.device, repeats: int = 3) -> dict:
     "Measure a row of the table: a case in a stage."
     options = replace(options, **PLAIN | CASES[case])
-    subjects = largest_batch(estimate_memory(options, stage), options, .85*free_on(device))
+    subjects = largest_batch(estimate_memory(options, stage, device), options, .85*free_on(device))
     parts = options.gradient_accumulation_steps
     if parts > 1: subjects = min(subjects, max(1, options.batch_size // parts))
     row = dict(step=stage, case=case)

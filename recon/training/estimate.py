@@ -86,10 +86,11 @@ class Requirements:
         "Bytes of a step on `subjects` at once."
         return self.state + subjects * self.subject
 
-def _trace(options, stage: int) -> Requirements:
+def _trace(options, stage: int, device: torch.device | None) -> Requirements:
     "Go through a step on one subject without computing."
     with FakeTensorMode():
-        model = apply_speedups(Reconstructor(ModelOptions.of(options)), replace(options, compile=False))
+        model = Reconstructor(ModelOptions.of(options))
+        apply_speedups(model, replace(options, compile=False), device)
         make_optimizer(model, options, stage)
         gradients = bytes_of(learning(model))
         state = bytes_of(model.parameters()) + 3*gradients
@@ -105,12 +106,13 @@ def _trace(options, stage: int) -> Requirements:
 # %% ../../nbs/training/estimate.ipynb #35dca5e4
 _KNOWN = {}
 
-def estimate_memory(options, stage: int) -> Requirements:
-    "Estimate what a step of a stage takes, once for the same sizes."
+def estimate_memory(options, stage: int, device: torch.device = None) -> Requirements:
+    "Estimate what a step of a stage takes on a device, once for the same sizes; None: one that has all types."
     names = "image_size", "num_samples", "num_normals", "mixed_precision", "gradient_checkpointing"
     losses = [loss.name for loss in losses_of(stage)]
-    sizes = stage, str(ModelOptions.of(options)), str(losses), *(getattr(options, name) for name in names)
-    if sizes not in _KNOWN: _KNOWN[sizes] = _trace(options, stage)
+    kind = device and device.type
+    sizes = stage, kind, str(ModelOptions.of(options)), str(losses), *(getattr(options, name) for name in names)
+    if sizes not in _KNOWN: _KNOWN[sizes] = _trace(options, stage, device)
     return _KNOWN[sizes]
 
 # %% ../../nbs/training/estimate.ipynb #7dc11da1
@@ -126,11 +128,11 @@ def largest_batch(needed: Requirements, options, free: float) -> int:
     sizes = range(options.batch_size, 0, -1)
     return next((n for n in sizes if options.batch_size % n == 0 and needed.memory(n) <= free), 0)
 
-def suggest_fitting(options, stage: int, free: float) -> list[str]:
+def suggest_fitting(options, stage: int, free: float, device: torch.device = None) -> list[str]:
     "Changes of the options with which a step fits `free` bytes, each with what it takes."
     found = []
     for change in _mildest_changes(options):
-        needed = estimate_memory(replace(options, **change), stage)
+        needed = estimate_memory(replace(options, **change), stage, device)
         size = largest_batch(needed, options, .9*free)
         if not size: continue
         if size < options.batch_size:
@@ -141,11 +143,15 @@ def suggest_fitting(options, stage: int, free: float) -> list[str]:
     return found
 
 # %% ../../nbs/training/estimate.ipynb #5ad18f30
-def check_memory(options, stage: int, needed: Requirements, free: float, where: str):
+def check_memory(
+    options, stage: int, needed: Requirements, free: float,
+    where: str,                  # of the message
+    device: torch.device = None, # as of `estimate_memory`
+):
     "Raise ValueError for a step that the memory cannot hold."
     size = needed.memory(options.batch_size)
     if size <= .95*free: return
-    changes = suggest_fitting(options, stage, free) or ["a smaller image_size, num_samples or preset"]
+    changes = suggest_fitting(options, stage, free, device) or ["a smaller image_size, num_samples or preset"]
     raise ValueError(f"stage {stage} takes about {format_bytes(size)} of memory on {where} "
                      f"(image_size={options.image_size}, num_samples={options.num_samples}, "
                      f"batch_size={options.batch_size}), and {format_bytes(free)} are free. "
@@ -204,8 +210,8 @@ class Budget:
     def __init__(self, model: Reconstructor, options, stage: int, checkpoints: int, folder: Path, sharers: int = 1):
         self.options, self.device, self.folder = options, model.device, folder
         self.free = free_on(self.device, sharers if self.device.type == "cpu" else 1)
-        self.step = None if trivially_fits(options, self.free) else estimate_memory(options, stage)
-        if self.step: check_memory(options, stage, self.step, self.free, str(self.device))
+        self.step = None if trivially_fits(options, self.free) else estimate_memory(options, stage, self.device)
+        if self.step: check_memory(options, stage, self.step, self.free, str(self.device), self.device)
         self.checkpoint = checkpoint_size(model)
         self.disk = (checkpoints + 2)*self.checkpoint                 # with the best, and one being written
         check_disk(self.disk, free_disk(folder), folder)
